@@ -1,0 +1,36 @@
+/* A shared-memory segment: a mapping of a POSIX shared memory object. Floor 1: system calls, no decisions.
+ *
+ * All functions return 0 or -errno. Opened with O_NOFOLLOW and O_NONBLOCK and then looked at: what is not a regular file with
+ * one link is -EBADF (rule S1). */
+#ifndef MQBROKER_LIBCLIENT_SEGMENT_H
+#define MQBROKER_LIBCLIENT_SEGMENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct segment {
+    void *base;  /* NULL: not mapped */
+    size_t size; /* bytes mapped */
+    int fd;      /* -1: none */
+    uint64_t inode;
+    uid_t owner;
+};
+
+#define SEGMENT_CLOSED ((struct segment){.fd = -1})
+
+/* Create one that does not exist yet (O_EXCL), with exactly this mode, `size` bytes long, mapped to read and write. Nothing of it is
+ * allocated yet (segment_allocate). -EEXIST: the name is taken. */
+int segment_create(struct segment *s, const char *name, size_t size, mode_t mode);
+
+/* Map an existing one whole; to write as well, or read-only. -ENOENT: there is none. */
+int segment_open(struct segment *s, const char *name, int writable);
+
+/* Make sure that [offset, offset + size) has memory behind it, so that touching it can never be a SIGBUS. -ENOSPC: the
+ * tmpfs is full. */
+int segment_allocate(const struct segment *s, size_t offset, size_t size);
+
+/* Unmap and close; the object stays. Fine on a closed one. */
+void segment_close(struct segment *s);
+
+#endif

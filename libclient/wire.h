@@ -1,0 +1,212 @@
+/* The codec of the protocol (PROTOCOL.md): envelopes, batches and frames to and from bytes.
+ *
+ * Pure: no system call, no allocation, no state. Decoding yields a view into the caller's bytes; what a view says was
+ * checked once, here, and nowhere else. Bytes that another process can still write must be copied out before they are
+ * decoded (rule S8). */
+#ifndef MQBROKER_LIBCLIENT_WIRE_H
+#define MQBROKER_LIBCLIENT_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    WIRE_VERSION = 1,
+    WIRE_QUEUE_MAX = 8192,   /* largest queue message, bytes */
+    WIRE_ENVELOPE_SIZE = 32, /* header of an envelope */
+    WIRE_BATCH_SIZE = 40,    /* header of a batch */
+    WIRE_HEAD_SIZE = 8,      /* what all frames begin with */
+    WIRE_MESSAGE_SIZE = 24,  /* message frame up to its topic */
+    WIRE_TEXT_SIZE = 16,     /* SUBSCRIBE, UNSUBSCRIBE, REPORT up to their text */
+    WIRE_REGISTER_SIZE = 32, /* REGISTER up to its name */
+    WIRE_ANSWER_SIZE = 16,
+    WIRE_WELCOME_SIZE = 56,
+    WIRE_TOKEN_SIZE = 16,
+    WIRE_TOPIC_MAX = 255, /* bytes of a topic or filter */
+    WIRE_NAME_MAX = 63,   /* bytes of a client's name */
+    WIRE_LEVELS = 32,     /* priorities 0..31 */
+    WIRE_URGENT = 24,     /* from here on a message travels by the urgent request queue */
+    WIRE_CONTROL = 32,    /* kernel priority of control frames */
+    WIRE_DEFAULT_PRIORITY = 8,
+    WIRE_NO_SESSION = 0xffff,
+    WIRE_FIRST_CELL = 224, /* bytes of a frame in its first cell, and in each further one: section 6 */
+    WIRE_NEXT_CELL = 252,
+    WIRE_CELL_SIZE = 256,
+};
+
+#define WIRE_ENVELOPE_MAGIC UINT32_C(0x3151424d)
+#define WIRE_BATCH_MAGIC    UINT32_C(0x3152424d)
+
+enum wire_type {
+    WIRE_PUBLISH = 1,
+    WIRE_REQUEST = 2,
+    WIRE_REPLY = 3,
+    WIRE_SUBSCRIBE = 4,
+    WIRE_UNSUBSCRIBE = 5,
+    WIRE_REPORT = 6,
+    WIRE_REGISTER = 7,
+    WIRE_BYE = 8,
+    WIRE_MESSAGE = 16,
+    WIRE_ANSWER = 17,
+    WIRE_WELCOME = 18,
+    WIRE_STOPPED = 19,
+    WIRE_ENDED = 20,
+};
+
+enum wire_flag {
+    WIRE_F_RETAIN = 1,
+    WIRE_F_CONFIRM = 2,
+    WIRE_F_REQUEST = 4,
+    WIRE_F_REPLY = 8,
+    WIRE_F_NO_RETAINED = 1,  /* SUBSCRIBE */
+    WIRE_F_PUBLISH_ONLY = 1, /* REGISTER */
+};
+
+/* Frozen: numbers on the wire. */
+enum wire_code {
+    WIRE_C_OK = 0,
+    WIRE_C_NO_SUBSCRIBER = 1,
+    WIRE_C_PEER_DIED = 2,
+    WIRE_C_TIMEOUT = 3,
+    WIRE_C_WINDOW = 4,
+    WIRE_C_STORE_FULL = 5,
+    WIRE_C_BAD_TOPIC = 6,
+    WIRE_C_BAD_FILTER = 7,
+    WIRE_C_TOO_MANY_FILTERS = 8,
+    WIRE_C_NOT_SUBSCRIBED = 9,
+    WIRE_C_DROPPED = 10,
+    WIRE_C_PUBLISH_ONLY = 11,
+    WIRE_C_RETAINED_FULL = 12,
+    WIRE_C_NAME_TAKEN = 32,
+    WIRE_C_NAME_LEAVING = 33,
+    WIRE_C_BAD_NAME = 34,
+    WIRE_C_NO_ROW = 35,
+    WIRE_C_QUEUE_MEMORY = 36,
+    WIRE_C_QUEUE_COUNT = 37,
+    WIRE_C_NO_SUCH_PROCESS = 38,
+    WIRE_C_QUEUE_ERROR = 39,
+    WIRE_C_STOPPING = 40,
+    WIRE_C_OVERFLOW = 48,
+    WIRE_C_UNREAD_ANSWERS = 49,
+    WIRE_C_QUEUE_REPLACED = 50,
+    WIRE_C_KICKED = 51,
+};
+
+/* Outcomes of decoding. */
+enum wire_outcome {
+    WIRE_OK = 0,
+    WIRE_E_SHORT,    /* fewer bytes than the header, or than the length it states */
+    WIRE_E_MAGIC,    /* not ours */
+    WIRE_E_VERSION,  /* ours, of another version */
+    WIRE_E_LENGTH,   /* states a length that cannot be */
+    WIRE_E_RESERVED, /* a reserved byte or flag is set */
+    WIRE_E_TYPE,     /* no such frame, or not in this direction */
+    WIRE_E_FIELD,    /* a field is out of its range */
+};
+
+struct wire_envelope {
+    uint16_t session;
+    const uint8_t *token;  /* WIRE_TOKEN_SIZE bytes, in the caller's memory */
+    const uint8_t *frames; /* likewise */
+    size_t size;           /* bytes of frames */
+};
+
+struct wire_batch {
+    uint16_t session;
+    uint8_t level; /* kernel priority */
+    uint64_t number;
+    uint64_t grant;
+    uint64_t missed;
+    const uint8_t *frames;
+    size_t size;
+};
+
+/* A view of one frame. Which members are set depends on `type`; the others are zero. Pointers go into the decoded bytes. */
+struct wire_frame {
+    const uint8_t *bytes; /* the frame itself, `size` bytes */
+    uint16_t size;
+    uint8_t type;
+    uint8_t priority;
+    uint16_t flags;
+    uint8_t code;      /* ANSWER, STOPPED, ENDED */
+    uint8_t text_size; /* without the NUL */
+    const char *text;  /* topic, filter or name, NUL-terminated in place */
+    uint64_t number;
+    uint64_t expiry;
+    const uint8_t *payload;
+    uint32_t payload_size;
+    uint32_t count; /* ANSWER */
+    uint64_t nonce; /* REGISTER, WELCOME */
+    uint32_t pid;
+    uint64_t start;
+    const uint8_t *token; /* WELCOME */
+    uint16_t session;
+    uint16_t depth;
+    uint32_t width;
+    uint32_t frame_max;
+    uint64_t window;
+};
+
+/* What a message costs its publisher in bytes of window, and the store in memory. */
+static inline uint32_t wire_cells(uint32_t frame_size)
+{
+    return frame_size <= WIRE_FIRST_CELL
+               ? 1
+               : 1 + (frame_size - WIRE_FIRST_CELL + WIRE_NEXT_CELL - 1) / WIRE_NEXT_CELL;
+}
+
+static inline uint32_t wire_charge(uint32_t frame_size)
+{
+    return wire_cells(frame_size) * WIRE_CELL_SIZE;
+}
+
+static inline size_t wire_message_size(size_t topic_size, size_t payload_size)
+{
+    return WIRE_MESSAGE_SIZE + topic_size + 1 + payload_size;
+}
+
+/* Headers. The put functions write exactly WIRE_ENVELOPE_SIZE or WIRE_BATCH_SIZE bytes; `length` is of the whole. */
+void wire_put_envelope(uint8_t *out, uint16_t session, const uint8_t token[WIRE_TOKEN_SIZE],
+                       uint32_t length);
+void wire_put_batch(uint8_t *out, uint16_t session, uint8_t level, uint64_t number, uint64_t grant,
+                    uint64_t missed, uint32_t length);
+
+/* Check a queue message of `size` bytes. Frames are not looked at. Returns an enum wire_outcome; `out` is set only on WIRE_OK. */
+int wire_get_envelope(const uint8_t *bytes, size_t size, struct wire_envelope *out);
+int wire_get_batch(const uint8_t *bytes, size_t size, struct wire_batch *out);
+
+/* Check the frame that begins at `bytes`, of which `size` bytes are left; the next one begins out->size further on.
+ * The first takes what clients send, the second what the broker sends. Topic syntax is not checked (libclient/topic.h is).
+ * Returns an enum wire_outcome; `out` is set only on WIRE_OK. */
+int wire_get_request(const uint8_t *bytes, size_t size, struct wire_frame *out);
+int wire_get_delivery(const uint8_t *bytes, size_t size, struct wire_frame *out);
+
+/* Frames. Each writes one frame and returns its size. The caller has made sure that it fits: wire_message_size(), or
+ * WIRE_TEXT_SIZE + text_size + 1, or the fixed size. Texts need no NUL of their own. */
+size_t wire_put_message(uint8_t *out, uint8_t type, uint8_t priority, uint16_t flags, uint64_t number,
+                        uint64_t expiry, const char *topic, size_t topic_size, const void *payload,
+                        size_t payload_size);
+size_t wire_put_text(uint8_t *out, uint8_t type, uint16_t flags, uint32_t number, const char *text,
+                     size_t text_size);
+size_t wire_put_register(uint8_t *out, uint16_t flags, uint64_t nonce, uint32_t pid, uint64_t start,
+                         const char *name, size_t name_size);
+size_t wire_put_bye(uint8_t *out);
+size_t wire_put_answer(uint8_t *out, uint8_t code, uint32_t number, uint32_t count);
+size_t wire_put_welcome(uint8_t *out, const struct wire_frame *welcome);
+size_t wire_put_end(uint8_t *out, uint8_t type, uint8_t code); /* STOPPED, ENDED */
+
+/* Patch a message frame in place: a delivery is one copy and these words. */
+void wire_patch_type(uint8_t *frame, uint8_t type, uint16_t flags);
+void wire_patch_number(uint8_t *frame, uint64_t number);
+
+/* Words of a message frame that was checked before. */
+uint16_t wire_frame_size(const uint8_t *frame);
+uint64_t wire_message_number(const uint8_t *frame);
+uint64_t wire_message_expiry(const uint8_t *frame);
+uint16_t wire_message_flags(const uint8_t *frame);
+
+/* A lower-case word for a code or an outcome, for logs and JSON ("no_subscriber"); NULL for a number that has none. */
+const char *wire_code_name(uint8_t code);
+const char *wire_outcome_name(int outcome);
+
+#endif
