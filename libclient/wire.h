@@ -1,14 +1,15 @@
 /* The codec of the protocol (PROTOCOL.md): envelopes, batches and frames to and from bytes.
  *
- * Pure: no system call, no allocation, no state. Decoding yields a view into the caller's bytes; what a view says was
- * checked once, here, and nowhere else. Bytes that another process can still write must be copied out before they are
- * decoded (rule S8). */
+ * Pure: no system call, no allocation, no state. Decoding yields a view into the caller's bytes;
+ * what a view says was checked once, here, and nowhere else. Bytes that another process can still
+ * write must be copied out before they are decoded (rule S8). */
 #ifndef MQBROKER_LIBCLIENT_WIRE_H
 #define MQBROKER_LIBCLIENT_WIRE_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 enum {
     WIRE_VERSION = 1,
@@ -29,7 +30,8 @@ enum {
     WIRE_CONTROL = 32,    /* kernel priority of control frames */
     WIRE_DEFAULT_PRIORITY = 8,
     WIRE_NO_SESSION = 0xffff,
-    WIRE_FIRST_CELL = 224, /* bytes of a frame in its first cell, and in each further one: section 6 */
+    WIRE_FIRST_CELL =
+        224, /* bytes of a frame in its first cell, and in each further one: section 6 */
     WIRE_NEXT_CELL = 252,
     WIRE_CELL_SIZE = 256,
 };
@@ -121,7 +123,8 @@ struct wire_batch {
     size_t size;
 };
 
-/* A view of one frame. Which members are set depends on `type`; the others are zero. Pointers go into the decoded bytes. */
+/* A view of one frame. Which members are set depends on `type`; the others are zero. Pointers go
+ * into the decoded bytes. */
 struct wire_frame {
     const uint8_t *bytes; /* the frame itself, `size` bytes */
     uint16_t size;
@@ -165,27 +168,31 @@ static inline size_t wire_message_size(size_t topic_size, size_t payload_size)
     return WIRE_MESSAGE_SIZE + topic_size + 1 + payload_size;
 }
 
-/* Headers. The put functions write exactly WIRE_ENVELOPE_SIZE or WIRE_BATCH_SIZE bytes; `length` is of the whole. */
+/* Headers. The put functions write exactly WIRE_ENVELOPE_SIZE or WIRE_BATCH_SIZE bytes; `length` is
+ * of the whole. */
 void wire_put_envelope(uint8_t *out, uint16_t session, const uint8_t token[WIRE_TOKEN_SIZE],
                        uint32_t length);
 void wire_put_batch(uint8_t *out, uint16_t session, uint8_t level, uint64_t number, uint64_t grant,
                     uint64_t missed, uint32_t length);
 
-/* Check a queue message of `size` bytes. Frames are not looked at. Returns an enum wire_outcome; `out` is set only on WIRE_OK. */
+/* Check a queue message of `size` bytes. Frames are not looked at. Returns an enum wire_outcome;
+ * `out` is set only on WIRE_OK. */
 int wire_get_envelope(const uint8_t *bytes, size_t size, struct wire_envelope *out);
 int wire_get_batch(const uint8_t *bytes, size_t size, struct wire_batch *out);
 
-/* Check the frame that begins at `bytes`, of which `size` bytes are left; the next one begins out->size further on.
- * The first takes what clients send, the second what the broker sends. Topic syntax is not checked (libclient/topic.h is).
- * Returns an enum wire_outcome; `out` is set only on WIRE_OK. */
+/* Check the frame that begins at `bytes`, of which `size` bytes are left; the next one begins
+ * out->size further on. The first takes what clients send, the second what the broker sends. Topic
+ * syntax is not checked (libclient/topic.h is). Returns an enum wire_outcome; `out` is set only on
+ * WIRE_OK. */
 int wire_get_request(const uint8_t *bytes, size_t size, struct wire_frame *out);
 int wire_get_delivery(const uint8_t *bytes, size_t size, struct wire_frame *out);
 
-/* Frames. Each writes one frame and returns its size. The caller has made sure that it fits: wire_message_size(), or
- * WIRE_TEXT_SIZE + text_size + 1, or the fixed size. Texts need no NUL of their own. */
-size_t wire_put_message(uint8_t *out, uint8_t type, uint8_t priority, uint16_t flags, uint64_t number,
-                        uint64_t expiry, const char *topic, size_t topic_size, const void *payload,
-                        size_t payload_size);
+/* Frames. Each writes one frame and returns its size. The caller has made sure that it fits:
+ * wire_message_size(), or WIRE_TEXT_SIZE + text_size + 1, or the fixed size. Texts need no NUL of
+ * their own. */
+size_t wire_put_message(uint8_t *out, uint8_t type, uint8_t priority, uint16_t flags,
+                        uint64_t number, uint64_t expiry, const char *topic, size_t topic_size,
+                        const void *payload, size_t payload_size);
 size_t wire_put_text(uint8_t *out, uint8_t type, uint16_t flags, uint32_t number, const char *text,
                      size_t text_size);
 size_t wire_put_register(uint8_t *out, uint16_t flags, uint64_t nonce, uint32_t pid, uint64_t start,
@@ -195,17 +202,98 @@ size_t wire_put_answer(uint8_t *out, uint8_t code, uint32_t number, uint32_t cou
 size_t wire_put_welcome(uint8_t *out, const struct wire_frame *welcome);
 size_t wire_put_end(uint8_t *out, uint8_t type, uint8_t code); /* STOPPED, ENDED */
 
+/* Words of the wire: host order, at any address. */
+static inline uint16_t wire_load16(const uint8_t *from)
+{
+    uint16_t word;
+
+    memcpy(&word, from, sizeof(word));
+    return word;
+}
+
+static inline uint32_t wire_load32(const uint8_t *from)
+{
+    uint32_t word;
+
+    memcpy(&word, from, sizeof(word));
+    return word;
+}
+
+static inline uint64_t wire_load64(const uint8_t *from)
+{
+    uint64_t word;
+
+    memcpy(&word, from, sizeof(word));
+    return word;
+}
+
+static inline void wire_store16(uint8_t *to, uint16_t word)
+{
+    memcpy(to, &word, sizeof(word));
+}
+
+static inline void wire_store32(uint8_t *to, uint32_t word)
+{
+    memcpy(to, &word, sizeof(word));
+}
+
+static inline void wire_store64(uint8_t *to, uint64_t word)
+{
+    memcpy(to, &word, sizeof(word));
+}
+
+/* Where the words stand that are read or patched without decoding. */
+enum {
+    WIRE_AT_LENGTH = 0,
+    WIRE_AT_TYPE = 2,
+    WIRE_AT_FLAGS = 4,
+    WIRE_AT_NUMBER = 8,
+    WIRE_AT_EXPIRY = 16,
+    WIRE_AT_ENVELOPE_LENGTH = 4,
+};
+
+/* The length that an envelope states, before anything of it was checked: the broker's start has
+ * nothing else to go by. */
+static inline uint32_t wire_envelope_length(const uint8_t *envelope)
+{
+    return wire_load32(envelope + WIRE_AT_ENVELOPE_LENGTH);
+}
+
 /* Patch a message frame in place: a delivery is one copy and these words. */
-void wire_patch_type(uint8_t *frame, uint8_t type, uint16_t flags);
-void wire_patch_number(uint8_t *frame, uint64_t number);
+static inline void wire_patch_type(uint8_t *frame, uint8_t type, uint16_t flags)
+{
+    frame[WIRE_AT_TYPE] = type;
+    wire_store16(frame + WIRE_AT_FLAGS, flags);
+}
+
+static inline void wire_patch_number(uint8_t *frame, uint64_t number)
+{
+    wire_store64(frame + WIRE_AT_NUMBER, number);
+}
 
 /* Words of a message frame that was checked before. */
-uint16_t wire_frame_size(const uint8_t *frame);
-uint64_t wire_message_number(const uint8_t *frame);
-uint64_t wire_message_expiry(const uint8_t *frame);
-uint16_t wire_message_flags(const uint8_t *frame);
+static inline uint16_t wire_frame_size(const uint8_t *frame)
+{
+    return wire_load16(frame + WIRE_AT_LENGTH);
+}
 
-/* A lower-case word for a code or an outcome, for logs and JSON ("no_subscriber"); NULL for a number that has none. */
+static inline uint64_t wire_message_number(const uint8_t *frame)
+{
+    return wire_load64(frame + WIRE_AT_NUMBER);
+}
+
+static inline uint64_t wire_message_expiry(const uint8_t *frame)
+{
+    return wire_load64(frame + WIRE_AT_EXPIRY);
+}
+
+static inline uint16_t wire_message_flags(const uint8_t *frame)
+{
+    return wire_load16(frame + WIRE_AT_FLAGS);
+}
+
+/* A lower-case word for a code or an outcome, for logs and JSON ("no_subscriber"); NULL for a
+ * number that has none. */
 const char *wire_code_name(uint8_t code);
 const char *wire_outcome_name(int outcome);
 

@@ -1,0 +1,522 @@
+/* The codec: what PROTOCOL.md says in tables, said in code.
+ *
+ * Decoding a frame goes from the general to the particular. get_frame() checks what all frames have
+ * in common against one row of the table below (direction, flags, priority, smallest length); the
+ * function of its shape checks the rest and fills the view. A view is filled only after the last
+ * check, so a caller never holds one that is half believed.
+ *
+ * Message frames are the broker's hot path. They come first in the switch, their text is checked by
+ * one memchr (the first NUL must be the closing one, which finds a missing and an early one alike),
+ * and all words are loaded by memcpy: at no particular alignment, and without a call in compiled
+ * code.
+ *
+ * The outcome names the first thing found wrong; of a frame with several faults it is any one of them. */
+#include "libclient/wire.h"
+
+#include <assert.h>
+
+enum direction {
+    FROM_NOBODY = 0,
+    FROM_CLIENT,
+    FROM_BROKER,
+};
+
+enum shape {
+    SHAPE_MESSAGE = 0,
+    SHAPE_TEXT,
+    SHAPE_REGISTER,
+    SHAPE_BYE,
+    SHAPE_ANSWER,
+    SHAPE_WELCOME,
+    SHAPE_END,
+};
+
+/* What holds for a type before anything behind the common eight bytes is looked at. */
+struct kind {
+    uint8_t from;  /* enum direction */
+    uint8_t shape; /* enum shape */
+    uint8_t priority_max;
+    uint16_t flags; /* those that it may have */
+    uint16_t least; /* smallest length; of a fixed-size frame the only one */
+};
+
+enum {
+    MESSAGE_LEAST = WIRE_MESSAGE_SIZE + 1,
+    TEXT_LEAST = WIRE_TEXT_SIZE + 1,
+    REGISTER_LEAST = WIRE_REGISTER_SIZE + 1,
+    PRIORITY_MAX = WIRE_LEVELS - 1,
+};
+
+static const struct kind kinds[] = {
+    [WIRE_PUBLISH] = {FROM_CLIENT, SHAPE_MESSAGE, PRIORITY_MAX, WIRE_F_RETAIN | WIRE_F_CONFIRM,
+                      MESSAGE_LEAST},
+    [WIRE_REQUEST] = {FROM_CLIENT, SHAPE_MESSAGE, PRIORITY_MAX, 0, MESSAGE_LEAST},
+    [WIRE_REPLY] = {FROM_CLIENT, SHAPE_MESSAGE, PRIORITY_MAX, 0, MESSAGE_LEAST},
+    [WIRE_SUBSCRIBE] = {FROM_CLIENT, SHAPE_TEXT, 0, WIRE_F_NO_RETAINED, TEXT_LEAST},
+    [WIRE_UNSUBSCRIBE] = {FROM_CLIENT, SHAPE_TEXT, 0, 0, TEXT_LEAST},
+    [WIRE_REPORT] = {FROM_CLIENT, SHAPE_TEXT, 0, 0, TEXT_LEAST},
+    [WIRE_REGISTER] = {FROM_CLIENT, SHAPE_REGISTER, 0, WIRE_F_PUBLISH_ONLY, REGISTER_LEAST},
+    [WIRE_BYE] = {FROM_CLIENT, SHAPE_BYE, 0, 0, WIRE_HEAD_SIZE},
+    [WIRE_MESSAGE] = {FROM_BROKER, SHAPE_MESSAGE, PRIORITY_MAX,
+                      WIRE_F_RETAIN | WIRE_F_REQUEST | WIRE_F_REPLY, MESSAGE_LEAST},
+    [WIRE_ANSWER] = {FROM_BROKER, SHAPE_ANSWER, 0, 0, WIRE_ANSWER_SIZE},
+    [WIRE_WELCOME] = {FROM_BROKER, SHAPE_WELCOME, 0, 0, WIRE_WELCOME_SIZE},
+    [WIRE_STOPPED] = {FROM_BROKER, SHAPE_END, 0, 0, WIRE_HEAD_SIZE},
+    [WIRE_ENDED] = {FROM_BROKER, SHAPE_END, 0, 0, WIRE_HEAD_SIZE},
+};
+
+enum { N_KINDS = sizeof(kinds) / sizeof(kinds[0]) };
+
+/* Offsets of the common eight bytes. */
+enum {
+    AT_PRIORITY = 3,
+    AT_TEXT_SIZE = 6, /* or the code */
+    AT_RESERVED = 7,
+};
+
+/* ---- Headers ---- */
+
+void wire_put_envelope(uint8_t *out, uint16_t session, const uint8_t token[WIRE_TOKEN_SIZE],
+                       uint32_t length)
+{
+    wire_store32(out, WIRE_ENVELOPE_MAGIC);
+    wire_store32(out + 4, length);
+    wire_store16(out + 8, WIRE_VERSION);
+    wire_store16(out + 10, session);
+    wire_store32(out + 12, 0);
+    memcpy(out + 16, token, WIRE_TOKEN_SIZE);
+}
+
+void wire_put_batch(uint8_t *out, uint16_t session, uint8_t level, uint64_t number, uint64_t grant,
+                    uint64_t missed, uint32_t length)
+{
+    wire_store32(out, WIRE_BATCH_MAGIC);
+    wire_store32(out + 4, length);
+    wire_store16(out + 8, WIRE_VERSION);
+    wire_store16(out + 10, session);
+    out[12] = level;
+    out[13] = out[14] = out[15] = 0;
+    wire_store64(out + 16, number);
+    wire_store64(out + 24, grant);
+    wire_store64(out + 32, missed);
+}
+
+/* What envelope and batch have in common; the version comes before the length, because another
+ * version may mean another length. */
+static int check_header(const uint8_t *bytes, size_t size, uint32_t magic, size_t header_size,
+                        size_t least)
+{
+    uint32_t length;
+
+    if (size < header_size)
+        return WIRE_E_SHORT;
+    if (wire_load32(bytes) != magic)
+        return WIRE_E_MAGIC;
+    if (wire_load16(bytes + 8) != WIRE_VERSION)
+        return WIRE_E_VERSION;
+    length = wire_load32(bytes + 4);
+    if (length < least || length > WIRE_QUEUE_MAX)
+        return WIRE_E_LENGTH;
+    if (length > size)
+        return WIRE_E_SHORT;
+    return length < size ? WIRE_E_LENGTH : WIRE_OK;
+}
+
+int wire_get_envelope(const uint8_t *bytes, size_t size, struct wire_envelope *out)
+{
+    int outcome = check_header(bytes, size, WIRE_ENVELOPE_MAGIC, WIRE_ENVELOPE_SIZE,
+                               WIRE_ENVELOPE_SIZE + WIRE_HEAD_SIZE);
+
+    if (outcome != WIRE_OK)
+        return outcome;
+    if (wire_load32(bytes + 12) != 0)
+        return WIRE_E_RESERVED;
+    *out = (struct wire_envelope){
+        .session = wire_load16(bytes + 10),
+        .token = bytes + 16,
+        .frames = bytes + WIRE_ENVELOPE_SIZE,
+        .size = size - WIRE_ENVELOPE_SIZE,
+    };
+    return WIRE_OK;
+}
+
+int wire_get_batch(const uint8_t *bytes, size_t size, struct wire_batch *out)
+{
+    int outcome = check_header(bytes, size, WIRE_BATCH_MAGIC, WIRE_BATCH_SIZE, WIRE_BATCH_SIZE);
+
+    if (outcome != WIRE_OK)
+        return outcome;
+    if ((bytes[13] | bytes[14] | bytes[15]) != 0)
+        return WIRE_E_RESERVED;
+    if (bytes[12] > WIRE_CONTROL)
+        return WIRE_E_FIELD;
+    *out = (struct wire_batch){
+        .session = wire_load16(bytes + 10),
+        .level = bytes[12],
+        .number = wire_load64(bytes + 16),
+        .grant = wire_load64(bytes + 24),
+        .missed = wire_load64(bytes + 32),
+        .frames = bytes + WIRE_BATCH_SIZE,
+        .size = size - WIRE_BATCH_SIZE,
+    };
+    return WIRE_OK;
+}
+
+/* ---- Frames from bytes ---- */
+
+/* A view with what all frames have; everything else in it is zero. */
+static inline struct wire_frame view(const uint8_t *bytes)
+{
+    return (struct wire_frame){
+        .bytes = bytes,
+        .size = wire_frame_size(bytes),
+        .type = bytes[WIRE_AT_TYPE],
+        .priority = bytes[AT_PRIORITY],
+        .flags = wire_load16(bytes + WIRE_AT_FLAGS),
+    };
+}
+
+/* Is `text` a text of `size` bytes and its NUL, and is that NUL its first? `size` + 1 bytes may be
+ * read. */
+static inline bool is_text(const uint8_t *text, size_t size)
+{
+    return memchr(text, '\0', size + 1) == text + size;
+}
+
+/* Do flags, topic, number and expiry of a message go together? */
+static inline bool message_makes_sense(uint8_t type, uint16_t flags, size_t topic_size,
+                                       uint64_t number, uint64_t expiry)
+{
+    switch (type) {
+    case WIRE_PUBLISH:
+        return topic_size != 0 && number <= ((flags & WIRE_F_CONFIRM) != 0 ? UINT32_MAX : 0);
+    case WIRE_REQUEST:
+        return topic_size != 0 && number <= UINT32_MAX && expiry != 0;
+    case WIRE_REPLY:
+        return topic_size == 0;
+    default: /* MESSAGE: a plain one, or one of the three flags */
+        if ((flags & (flags - 1)) != 0)
+            return false;
+        if ((flags & WIRE_F_REPLY) != 0)
+            return topic_size == 0 && number <= UINT32_MAX;
+        return topic_size != 0 && ((flags & WIRE_F_REQUEST) != 0 || number == 0);
+    }
+}
+
+static inline int get_message(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    const uint8_t *topic = bytes + WIRE_MESSAGE_SIZE;
+    size_t topic_size = bytes[AT_TEXT_SIZE];
+    uint64_t number = wire_message_number(bytes);
+    uint64_t expiry = wire_message_expiry(bytes);
+
+    if (topic_size > length - MESSAGE_LEAST)
+        return WIRE_E_LENGTH;
+    if (!is_text(topic, topic_size) ||
+        !message_makes_sense(bytes[WIRE_AT_TYPE], wire_message_flags(bytes), topic_size, number,
+                             expiry))
+        return WIRE_E_FIELD;
+    *out = view(bytes);
+    out->text_size = (uint8_t)topic_size;
+    out->text = (const char *)topic;
+    out->number = number;
+    out->expiry = expiry;
+    out->payload = topic + topic_size + 1;
+    out->payload_size = (uint32_t)(length - MESSAGE_LEAST - topic_size);
+    return WIRE_OK;
+}
+
+static int get_text(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    size_t text_size = bytes[AT_TEXT_SIZE];
+
+    if (text_size != length - TEXT_LEAST)
+        return WIRE_E_LENGTH;
+    if (wire_load32(bytes + 12) != 0)
+        return WIRE_E_RESERVED;
+    if (!is_text(bytes + WIRE_TEXT_SIZE, text_size))
+        return WIRE_E_FIELD;
+    *out = view(bytes);
+    out->text_size = (uint8_t)text_size;
+    out->text = (const char *)bytes + WIRE_TEXT_SIZE;
+    out->number = wire_load32(bytes + WIRE_AT_NUMBER);
+    return WIRE_OK;
+}
+
+static int get_register(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    size_t name_size = bytes[AT_TEXT_SIZE];
+    uint64_t nonce = wire_load64(bytes + 8);
+
+    if (name_size != length - REGISTER_LEAST)
+        return WIRE_E_LENGTH;
+    if (wire_load32(bytes + 20) != 0)
+        return WIRE_E_RESERVED;
+    if (nonce == 0 || name_size > WIRE_NAME_MAX || !is_text(bytes + WIRE_REGISTER_SIZE, name_size))
+        return WIRE_E_FIELD;
+    *out = view(bytes);
+    out->text_size = (uint8_t)name_size;
+    out->text = (const char *)bytes + WIRE_REGISTER_SIZE;
+    out->nonce = nonce;
+    out->pid = wire_load32(bytes + 16);
+    out->start = wire_load64(bytes + 24);
+    return WIRE_OK;
+}
+
+static int get_bye(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    if (length != WIRE_HEAD_SIZE)
+        return WIRE_E_LENGTH;
+    if (bytes[AT_TEXT_SIZE] != 0)
+        return WIRE_E_RESERVED;
+    *out = view(bytes);
+    return WIRE_OK;
+}
+
+static int get_answer(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    if (length != WIRE_ANSWER_SIZE)
+        return WIRE_E_LENGTH;
+    *out = view(bytes);
+    out->code = bytes[AT_TEXT_SIZE];
+    out->number = wire_load32(bytes + WIRE_AT_NUMBER);
+    out->count = wire_load32(bytes + 12);
+    return WIRE_OK;
+}
+
+static int get_welcome(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    uint64_t nonce = wire_load64(bytes + 8);
+
+    if (length != WIRE_WELCOME_SIZE)
+        return WIRE_E_LENGTH;
+    if (bytes[AT_TEXT_SIZE] != 0 || wire_load32(bytes + 44) != 0)
+        return WIRE_E_RESERVED;
+    if (nonce == 0)
+        return WIRE_E_FIELD;
+    *out = view(bytes);
+    out->nonce = nonce;
+    out->token = bytes + 16;
+    out->session = wire_load16(bytes + 32);
+    out->depth = wire_load16(bytes + 34);
+    out->width = wire_load32(bytes + 36);
+    out->frame_max = wire_load32(bytes + 40);
+    out->window = wire_load64(bytes + 48);
+    return WIRE_OK;
+}
+
+static int get_end(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    if (length != WIRE_HEAD_SIZE)
+        return WIRE_E_LENGTH;
+    *out = view(bytes);
+    out->code = bytes[AT_TEXT_SIZE];
+    return WIRE_OK;
+}
+
+static inline int get_frame(const uint8_t *bytes, size_t size, enum direction from,
+                            struct wire_frame *out)
+{
+    const struct kind *kind;
+    size_t length;
+
+    if (size < WIRE_HEAD_SIZE)
+        return WIRE_E_SHORT;
+    length = wire_frame_size(bytes);
+    if (length < WIRE_HEAD_SIZE)
+        return WIRE_E_LENGTH;
+    if (length > size)
+        return WIRE_E_SHORT;
+    if (bytes[WIRE_AT_TYPE] >= N_KINDS || kinds[bytes[WIRE_AT_TYPE]].from != from)
+        return WIRE_E_TYPE;
+    kind = &kinds[bytes[WIRE_AT_TYPE]];
+    if (length < kind->least)
+        return WIRE_E_LENGTH;
+    if ((wire_load16(bytes + WIRE_AT_FLAGS) & ~kind->flags) != 0 || bytes[AT_RESERVED] != 0)
+        return WIRE_E_RESERVED;
+    if (bytes[AT_PRIORITY] > kind->priority_max)
+        return WIRE_E_FIELD;
+
+    switch ((enum shape)kind->shape) {
+    case SHAPE_MESSAGE:
+        return get_message(bytes, length, out);
+    case SHAPE_TEXT:
+        return get_text(bytes, length, out);
+    case SHAPE_REGISTER:
+        return get_register(bytes, length, out);
+    case SHAPE_BYE:
+        return get_bye(bytes, length, out);
+    case SHAPE_ANSWER:
+        return get_answer(bytes, length, out);
+    case SHAPE_WELCOME:
+        return get_welcome(bytes, length, out);
+    case SHAPE_END:
+        return get_end(bytes, length, out);
+    }
+    return WIRE_E_TYPE;
+}
+
+int wire_get_request(const uint8_t *bytes, size_t size, struct wire_frame *out)
+{
+    return get_frame(bytes, size, FROM_CLIENT, out);
+}
+
+int wire_get_delivery(const uint8_t *bytes, size_t size, struct wire_frame *out)
+{
+    return get_frame(bytes, size, FROM_BROKER, out);
+}
+
+/* ---- Frames to bytes ---- */
+
+static inline void put_head(uint8_t *out, size_t size, uint8_t type, uint8_t priority,
+                            uint16_t flags, uint8_t text_size_or_code)
+{
+    assert(size <= WIRE_QUEUE_MAX);
+    wire_store16(out, (uint16_t)size);
+    out[WIRE_AT_TYPE] = type;
+    out[AT_PRIORITY] = priority;
+    wire_store16(out + WIRE_AT_FLAGS, flags);
+    out[AT_TEXT_SIZE] = text_size_or_code;
+    out[AT_RESERVED] = 0;
+}
+
+/* Copy and return what lies behind; `from` may be NULL if there is nothing to copy, which memcpy
+ * does not allow. */
+static inline uint8_t *put_bytes(uint8_t *out, const void *from, size_t size)
+{
+    if (size != 0)
+        memcpy(out, from, size);
+    return out + size;
+}
+
+static inline uint8_t *put_text(uint8_t *out, const char *text, size_t size)
+{
+    out = put_bytes(out, text, size);
+    *out = '\0';
+    return out + 1;
+}
+
+size_t wire_put_message(uint8_t *out, uint8_t type, uint8_t priority, uint16_t flags,
+                        uint64_t number, uint64_t expiry, const char *topic, size_t topic_size,
+                        const void *payload, size_t payload_size)
+{
+    size_t size = wire_message_size(topic_size, payload_size);
+
+    assert(topic_size <= WIRE_TOPIC_MAX);
+    put_head(out, size, type, priority, flags, (uint8_t)topic_size);
+    wire_store64(out + WIRE_AT_NUMBER, number);
+    wire_store64(out + WIRE_AT_EXPIRY, expiry);
+    put_bytes(put_text(out + WIRE_MESSAGE_SIZE, topic, topic_size), payload, payload_size);
+    return size;
+}
+
+size_t wire_put_text(uint8_t *out, uint8_t type, uint16_t flags, uint32_t number, const char *text,
+                     size_t text_size)
+{
+    size_t size = TEXT_LEAST + text_size;
+
+    assert(text_size <= WIRE_TOPIC_MAX);
+    put_head(out, size, type, 0, flags, (uint8_t)text_size);
+    wire_store32(out + WIRE_AT_NUMBER, number);
+    wire_store32(out + 12, 0);
+    put_text(out + WIRE_TEXT_SIZE, text, text_size);
+    return size;
+}
+
+size_t wire_put_register(uint8_t *out, uint16_t flags, uint64_t nonce, uint32_t pid, uint64_t start,
+                         const char *name, size_t name_size)
+{
+    size_t size = REGISTER_LEAST + name_size;
+
+    assert(name_size <= WIRE_NAME_MAX);
+    put_head(out, size, WIRE_REGISTER, 0, flags, (uint8_t)name_size);
+    wire_store64(out + 8, nonce);
+    wire_store32(out + 16, pid);
+    wire_store32(out + 20, 0);
+    wire_store64(out + 24, start);
+    put_text(out + WIRE_REGISTER_SIZE, name, name_size);
+    return size;
+}
+
+size_t wire_put_bye(uint8_t *out)
+{
+    put_head(out, WIRE_HEAD_SIZE, WIRE_BYE, 0, 0, 0);
+    return WIRE_HEAD_SIZE;
+}
+
+size_t wire_put_answer(uint8_t *out, uint8_t code, uint32_t number, uint32_t count)
+{
+    put_head(out, WIRE_ANSWER_SIZE, WIRE_ANSWER, 0, 0, code);
+    wire_store32(out + WIRE_AT_NUMBER, number);
+    wire_store32(out + 12, count);
+    return WIRE_ANSWER_SIZE;
+}
+
+size_t wire_put_welcome(uint8_t *out, const struct wire_frame *welcome)
+{
+    put_head(out, WIRE_WELCOME_SIZE, WIRE_WELCOME, 0, 0, 0);
+    wire_store64(out + 8, welcome->nonce);
+    memcpy(out + 16, welcome->token, WIRE_TOKEN_SIZE);
+    wire_store16(out + 32, welcome->session);
+    wire_store16(out + 34, welcome->depth);
+    wire_store32(out + 36, welcome->width);
+    wire_store32(out + 40, welcome->frame_max);
+    wire_store32(out + 44, 0);
+    wire_store64(out + 48, welcome->window);
+    return WIRE_WELCOME_SIZE;
+}
+
+size_t wire_put_end(uint8_t *out, uint8_t type, uint8_t code)
+{
+    put_head(out, WIRE_HEAD_SIZE, type, 0, 0, code);
+    return WIRE_HEAD_SIZE;
+}
+
+/* ---- Words for people ---- */
+
+const char *wire_code_name(uint8_t code)
+{
+    static const char *const names[] = {
+        [WIRE_C_OK] = "ok",
+        [WIRE_C_NO_SUBSCRIBER] = "no_subscriber",
+        [WIRE_C_PEER_DIED] = "peer_died",
+        [WIRE_C_TIMEOUT] = "timeout",
+        [WIRE_C_WINDOW] = "window",
+        [WIRE_C_STORE_FULL] = "store_full",
+        [WIRE_C_BAD_TOPIC] = "bad_topic",
+        [WIRE_C_BAD_FILTER] = "bad_filter",
+        [WIRE_C_TOO_MANY_FILTERS] = "too_many_filters",
+        [WIRE_C_NOT_SUBSCRIBED] = "not_subscribed",
+        [WIRE_C_DROPPED] = "dropped",
+        [WIRE_C_PUBLISH_ONLY] = "publish_only",
+        [WIRE_C_RETAINED_FULL] = "retained_full",
+        [WIRE_C_NAME_TAKEN] = "name_taken",
+        [WIRE_C_NAME_LEAVING] = "name_leaving",
+        [WIRE_C_BAD_NAME] = "bad_name",
+        [WIRE_C_NO_ROW] = "no_row",
+        [WIRE_C_QUEUE_MEMORY] = "queue_memory",
+        [WIRE_C_QUEUE_COUNT] = "queue_count",
+        [WIRE_C_NO_SUCH_PROCESS] = "no_such_process",
+        [WIRE_C_QUEUE_ERROR] = "queue_error",
+        [WIRE_C_STOPPING] = "stopping",
+        [WIRE_C_OVERFLOW] = "overflow",
+        [WIRE_C_UNREAD_ANSWERS] = "unread_answers",
+        [WIRE_C_QUEUE_REPLACED] = "queue_replaced",
+        [WIRE_C_KICKED] = "kicked",
+    };
+
+    return code < sizeof(names) / sizeof(names[0]) ? names[code] : NULL;
+}
+
+const char *wire_outcome_name(int outcome)
+{
+    static const char *const names[] = {
+        [WIRE_OK] = "ok",           [WIRE_E_SHORT] = "short",
+        [WIRE_E_MAGIC] = "magic",   [WIRE_E_VERSION] = "version",
+        [WIRE_E_LENGTH] = "length", [WIRE_E_RESERVED] = "reserved",
+        [WIRE_E_TYPE] = "type",     [WIRE_E_FIELD] = "field",
+    };
+
+    return outcome >= 0 && (size_t)outcome < sizeof(names) / sizeof(names[0]) ? names[outcome]
+                                                                              : NULL;
+}
