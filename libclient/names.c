@@ -1,0 +1,70 @@
+/* Names of kernel objects. All begin with "/mqbroker.<instance>"; since an instance name has no
+ * dot, what follows the next dot says what the object is, and no instance's names can be another's.
+ */
+#include "libclient/names.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static bool is_instance_character(char c)
+{
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-';
+}
+
+bool names_instance_valid(const char *instance)
+{
+    size_t n = 0;
+
+    while (n <= NAMES_INSTANCE_MAX && is_instance_character(instance[n]))
+        n++;
+    return n >= 1 && n <= NAMES_INSTANCE_MAX && instance[n] == '\0';
+}
+
+const char *names_instance(const char *wanted)
+{
+    const char *environment = getenv("MQBROKER_INSTANCE");
+
+    if (wanted != NULL)
+        return wanted;
+    return environment != NULL && *environment != '\0' ? environment : "default";
+}
+
+static void put_name(char out[NAMES_MAX], const char *instance, const char *what)
+{
+    snprintf(out, NAMES_MAX, "/mqbroker.%.*s%s", NAMES_INSTANCE_MAX, instance, what);
+}
+
+void names_request_queue(char out[NAMES_MAX], const char *instance)
+{
+    put_name(out, instance, "");
+}
+
+void names_urgent_queue(char out[NAMES_MAX], const char *instance)
+{
+    put_name(out, instance, ".urgent");
+}
+
+void names_reply_queue(char out[NAMES_MAX], const char *instance, uint64_t nonce)
+{
+    char what[sizeof(".0123456789abcdef")];
+
+    snprintf(what, sizeof(what), ".%016" PRIx64, nonce);
+    put_name(out, instance, what);
+}
+
+void names_board(char out[NAMES_MAX], const char *instance)
+{
+    put_name(out, instance, "");
+}
+
+void names_ledger(char out[NAMES_MAX], const char *instance)
+{
+    put_name(out, instance, ".ledger");
+}
+
+void names_store(char out[NAMES_MAX], const char *instance)
+{
+    put_name(out, instance, ".store");
+}
