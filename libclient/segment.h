@@ -20,10 +20,11 @@ struct segment {
 #define SEGMENT_CLOSED ((struct segment){.fd = -1})
 
 /* Create one that does not exist yet (O_EXCL), with exactly this mode, `size` bytes long, mapped to read and write. Nothing of it is
- * allocated yet (segment_allocate). -EEXIST: the name is taken. */
+ * allocated yet (segment_allocate). -EEXIST: the name is taken. On failure it leaves nothing behind. */
 int segment_create(struct segment *s, const char *name, size_t size, mode_t mode);
 
-/* Map an existing one whole; to write as well, or read-only. -ENOENT: there is none. */
+/* Map an existing one whole; to write as well, or read-only. -ENOENT: there is none. -EINVAL: it is
+ * empty: its maker has not come further yet. */
 int segment_open(struct segment *s, const char *name, int writable);
 
 /* Make sure that [offset, offset + size) has memory behind it, so that touching it can never be a SIGBUS. -ENOSPC: the

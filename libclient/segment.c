@@ -1,0 +1,88 @@
+/* A shared-memory segment.
+ *
+ * /dev/shm is a sticky directory in which anybody may make a name, so what lies under ours need not
+ * be ours: a link, a FIFO or a file under a lease, each of which would lead us elsewhere or hold us
+ * up (rule S1, tried). Hence O_NOFOLLOW and O_NONBLOCK, and only then a look at what was opened.
+ * Whose it is, the caller judges by `owner`. */
+#include "libclient/segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { OPEN_FLAGS = O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC };
+
+/* Look at what s->fd is, and map it whole. */
+static int map(struct segment *s, int writable)
+{
+    struct stat status;
+    void *base;
+
+    if (fstat(s->fd, &status) < 0)
+        return -errno;
+    if (!S_ISREG(status.st_mode) || status.st_nlink != 1)
+        return -EBADF;
+    base = mmap(NULL, (size_t)status.st_size, writable ? PROT_READ | PROT_WRITE : PROT_READ,
+                MAP_SHARED, s->fd, 0);
+    if (base == MAP_FAILED)
+        return -errno;
+    s->base = base;
+    s->size = (size_t)status.st_size;
+    s->inode = status.st_ino;
+    s->owner = status.st_uid;
+    return 0;
+}
+
+int segment_create(struct segment *s, const char *name, size_t size, mode_t mode)
+{
+    int r;
+
+    *s = SEGMENT_CLOSED;
+    s->fd = shm_open(name, O_CREAT | O_EXCL | O_RDWR | OPEN_FLAGS, mode);
+    if (s->fd < 0)
+        return -errno;
+    if (fchmod(s->fd, mode) < 0 || ftruncate(s->fd, (off_t)size) < 0)
+        r = -errno;
+    else
+        r = map(s, 1);
+    if (r < 0) {
+        shm_unlink(name);
+        segment_close(s);
+    }
+    return r;
+}
+
+int segment_open(struct segment *s, const char *name, int writable)
+{
+    int r;
+
+    *s = SEGMENT_CLOSED;
+    s->fd = shm_open(name, (writable ? O_RDWR : O_RDONLY) | OPEN_FLAGS, 0);
+    if (s->fd < 0)
+        return -errno;
+    r = map(s, writable);
+    if (r < 0)
+        segment_close(s);
+    return r;
+}
+
+int segment_allocate(const struct segment *s, size_t offset, size_t size)
+{
+    int error;
+
+    do
+        error = posix_fallocate(s->fd, (off_t)offset, (off_t)size);
+    while (error == EINTR);
+    return -error;
+}
+
+void segment_close(struct segment *s)
+{
+    if (s->base != NULL)
+        munmap(s->base, s->size);
+    if (s->fd >= 0)
+        close(s->fd);
+    *s = SEGMENT_CLOSED;
+}
