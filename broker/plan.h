@@ -1,5 +1,5 @@
 /* Queue geometry from the limits found: how deep, how wide, how many. Pure arithmetic; the broker
- * reads the limits (limits_read) and prints the plan (`mqbroker --limits`).
+ * reads the limits (plan_read_limits) and prints the plan (`mqbroker --limits`).
  *
  * The kernel charges depth x (width + 96) bytes of RLIMIT_MSGQUEUE when a queue is made, full or
  * empty. So the plan keeps a narrow reply queue (1,280 bytes: the largest frame and the larger of
