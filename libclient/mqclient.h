@@ -61,6 +61,8 @@ extern "C" {
 /* A connection. */
 struct mqc;
 
+struct sigevent; /* <signal.h> has it only where POSIX is asked for; mqc_notify() needs no more than its name */
+
 /* ---- Open and close ---------------------------------------------------------------------------------------------- */
 
 enum mqc_open_flag {
