@@ -16,7 +16,7 @@ floor() { # MODULE, a path from the root without its suffix: prints the number, 
     libclient/queue | libclient/segment | libclient/pool) echo 1 ;;
     broker/loop | broker/log | broker/journal | broker/watch | broker/config) echo 1 ;;
     broker/persist | broker/store | broker/backlog | broker/filters | broker/timers) echo 2 ;;
-    broker/topics | broker/state* | libclient/inbox) echo 2 ;;
+    broker/topics | broker/state* | libclient/inbox | libclient/confirms | libclient/reports | libclient/requests) echo 2 ;;
     broker/engine | broker/route | broker/pump | broker/life | libclient/session) echo 3 ;;
     broker/broker | broker/plan | broker/adopt* | libclient/client* | libclient/mqclient) echo 4 ;;
     broker/main | tools/*) echo 5 ;;
