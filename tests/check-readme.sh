@@ -95,8 +95,8 @@ export PKG_CONFIG_PATH
 # shellcheck disable=SC2046 # words are wanted
 "$compiler" -std=c11 -Wall -Wextra -Werror "${flags[@]}" "$scratch/example.c" \
     $(pkg-config --cflags --libs mqclient) -o "$scratch/example"
-broker_start mqbroker
 trap 'broker_stop; rm -rf "$scratch"' EXIT
+broker_start mqbroker
 LD_LIBRARY_PATH=$(pkg-config --variable=libdir mqclient) timeout 20 "$scratch/example" </dev/null
 broker_stop
 echo "check-readme: commands and example of README.md work"

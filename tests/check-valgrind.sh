@@ -22,8 +22,8 @@ expect() { # WANTED GOT
 }
 
 scratch=$(mktemp -d)
-broker_start "${under[@]}" mqbroker
 trap 'broker_stop; rm -rf "$scratch"' EXIT
+broker_start "${under[@]}" mqbroker
 
 "${under[@]}" mqpub -t valgrind/kept -m kept -r --confirm
 "${under[@]}" mqsub -t 'valgrind/#' -C 4 -W 60 -v >"$scratch/received" &

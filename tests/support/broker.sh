@@ -1,9 +1,12 @@
 # A broker for the length of a script, under an instance of its own. Sourced, by bash scripts with `set -eu`.
 #
-#   PATH must begin with the folder of the programs.
-#   broker_start COMMAND...   starts it (mqbroker and its options, or valgrind before them) and returns when it serves; MQBROKER_INSTANCE names it
-#   broker_stop                 SIGTERM, and its exit status; an EXIT trap does the same however the script ends
-#   broker_await WHAT COMMAND... looks until the command succeeds, at most 20 s; fails with WHAT
+#   broker_start COMMAND...       starts it (mqbroker and its options, or valgrind before them) and returns when it serves;
+#                                 MQBROKER_INSTANCE names it from here on
+#   broker_stop                   SIGTERM, and its exit status. The script's EXIT trap calls it, so that it ends however the script does
+#   broker_await WHAT COMMAND...  looks until the command succeeds, at most 20 s; fails with WHAT
+#   broker_serves, broker_subscriptions N   such commands: it is alive; it has at least N subscriptions
+#
+# The programs must be in PATH.
 # shellcheck shell=bash
 
 broker_pid=
@@ -40,7 +43,6 @@ broker_start() {
     MQBROKER_INSTANCE=${MQBROKER_INSTANCE//./-}
     "$@" &
     broker_pid=$!
-    trap broker_stop EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
     broker_await "the broker" broker_serves
