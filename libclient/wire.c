@@ -323,8 +323,6 @@ static inline int get_frame(const uint8_t *bytes, size_t size, enum direction fr
     if (size < WIRE_HEAD_SIZE)
         return WIRE_E_SHORT;
     length = wire_frame_size(bytes);
-    if (length < WIRE_HEAD_SIZE)
-        return WIRE_E_LENGTH;
     if (length > size)
         return WIRE_E_SHORT;
     if (bytes[WIRE_AT_TYPE] >= N_KINDS || kinds[bytes[WIRE_AT_TYPE]].from != from)
