@@ -6,9 +6,10 @@
  * reload that fails leaves the broker as it was.
  *
  * libconfig does two things in silence that we do not want. Release 1.5 wraps an integer that is
- * too large (4294967297 is 1), and any `@include` opens a file. Neither can be seen in what it
- * returns, so the text is looked over first, by scan(). For the same reason the file is read here
- * and not by libconfig. */
+ * too large (4294967297 is 1), and any `@include` opens a file, by a path and under a name in
+ * errors that differ from release to release. Neither can be seen in what it returns, so the text
+ * is looked over first, by scan(): such numbers are errors, and so are includes, which a dozen keys
+ * do not need. For the same reason the file is read here and not by libconfig. */
 #include "broker/config.h"
 
 #include <ctype.h>
@@ -392,7 +393,7 @@ static int skip_number(struct scanner *s, struct config_error *error)
 }
 
 /* Look over what libconfig would accept in silence. */
-static int scan(const char *text, const char *name, bool includes, struct config_error *error)
+static int scan(const char *text, const char *name, struct config_error *error)
 {
     struct scanner s = {.at = text, .place = {name, 1}};
     int r = 0;
@@ -407,8 +408,8 @@ static int scan(const char *text, const char *name, bool includes, struct config
         else if (isalpha((unsigned char)*s.at) || *s.at == '*')
             step(&s,
                  strspn(s.at, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-*"));
-        else if (*s.at == '@' && !includes)
-            r = fail(error, s.place, "@include cannot be used here");
+        else if (*s.at == '@')
+            r = fail(error, s.place, "a configuration is one file: @include is not taken");
         else
             step(&s, 1);
     }
@@ -450,39 +451,21 @@ static int read_text(const char *path, char **textp, struct config_error *error)
  * ---------------------------------------------------------------------------------------------------
  */
 
-static int scan_file(const char *path, struct config_error *error)
-{
-    char *text;
-    int r = read_text(path, &text, error);
-
-    if (r == 0) {
-        r = scan(text, path, true, error);
-        free(text);
-    }
-    return r;
-}
-
-/* Each setting into `config`. Files that were included are looked over as well, each when its first
- * setting comes. */
+/* Each setting into `config`. */
 static int apply(struct config *config, const config_t *parsed, const char *name,
                  struct config_error *error)
 {
     const config_setting_t *root = config_root_setting(parsed);
     struct place places[N_KEYS];
-    const char *scanned = NULL;
     int r = 0;
 
     for (int i = 0; i < N_KEYS; i++)
         places[i] = (struct place){name, 0};
     for (int i = 0; r == 0 && i < config_setting_length(root); i++) {
         const config_setting_t *setting = config_setting_get_elem(root, (unsigned)i);
-        const char *file = config_setting_source_file(setting);
-        struct place place = {file == NULL ? name : file, config_setting_source_line(setting)};
+        struct place place = {name, config_setting_source_line(setting)};
         const struct key *key = find_key(config_setting_name(setting));
 
-        if (file != NULL && file != scanned && (r = scan_file(file, error)) < 0)
-            return r;
-        scanned = file;
         if (key == NULL)
             return fail_unknown(error, place, config_setting_name(setting));
         places[key - keys] = place;
@@ -491,56 +474,36 @@ static int apply(struct config *config, const config_t *parsed, const char *name
     return r < 0 ? r : check_fit(config, places, error);
 }
 
-/* `folder`: where included files lie; NULL: there are none. */
-static int parse(struct config *config, const char *text, const char *name, const char *folder,
+int config_parse(struct config *config, const char *text, const char *name,
                  struct config_error *error)
 {
     struct config fresh;
     config_t parsed;
-    int r = scan(text, name, folder != NULL, error);
+    int r = scan(text, name, error);
 
     if (r < 0)
         return r;
     config_default(&fresh);
     config_init(&parsed);
-    if (folder != NULL)
-        config_set_include_dir(&parsed, folder);
-    if (config_read_string(&parsed, text)) {
+    if (config_read_string(&parsed, text))
         r = apply(&fresh, &parsed, name, error);
-    } else {
-        const char *file = config_error_file(&parsed);
-
-        r = fail(error,
-                 (struct place){file == NULL ? name : file, (unsigned)config_error_line(&parsed)},
-                 "%s", config_error_text(&parsed));
-    }
+    else
+        r = fail(error, (struct place){name, (unsigned)config_error_line(&parsed)}, "%s",
+                 config_error_text(&parsed));
     config_destroy(&parsed);
     if (r == 0)
         *config = fresh;
     return r;
 }
 
-int config_parse(struct config *config, const char *text, const char *name,
-                 struct config_error *error)
-{
-    return parse(config, text, name, NULL, error);
-}
-
 int config_load(struct config *config, const char *path, struct config_error *error)
 {
-    const char *slash = strrchr(path, '/');
-    char *folder = slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
     char *text = NULL;
     int r = read_text(path, &text, error);
 
-    if (r == 0 && folder == NULL) {
-        fail(error, (struct place){path, 0}, "cannot be read: out of memory");
-        r = -ENOMEM;
-    }
     if (r == 0)
-        r = parse(config, text, path, folder, error);
+        r = config_parse(config, text, path, error);
     free(text);
-    free(folder);
     return r;
 }
 

@@ -52,8 +52,7 @@ void config_default(struct config *config);
  * failure. */
 int config_load(struct config *config, const char *path, struct config_error *error);
 
-/* The same from memory (the fuzz target's way in); `name` stands for the path in sentences. Reads
- * no file: `@include` is an error. */
+/* The same from memory (the fuzz target's way in); `name` stands for the path in sentences. */
 int config_parse(struct config *config, const char *text, const char *name,
                  struct config_error *error);
 

@@ -1,0 +1,521 @@
+/* The configuration: every key in its range, every mistake with its place, nothing half taken over.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "broker/config.h"
+
+/* libconfig 1.5 loses the string at which it finds a syntax error. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:strbuf_append\nleak:libconfig_yylex\n";
+}
+
+static struct config parse(const char *text)
+{
+    struct config config;
+    struct config_error error = {""};
+
+    if (config_parse(&config, text, "t.conf", &error) != 0)
+        fail_msg("%s", error.text);
+    return config;
+}
+
+/* `sentence` is all of the error. */
+static void assert_error(const char *text, const char *sentence)
+{
+    struct config config, before;
+    struct config_error error = {""};
+
+    memset(&before, 0x5a, sizeof(before));
+    config = before;
+    assert_int_equal(config_parse(&config, text, "t.conf", &error), -EINVAL);
+    assert_string_equal(error.text, sentence);
+    assert_memory_equal(&config, &before, sizeof(config));
+}
+
+/* The error begins so. */
+static void assert_error_at(const char *text, const char *beginning)
+{
+    struct config config;
+    struct config_error error = {""};
+
+    assert_int_equal(config_parse(&config, text, "t.conf", &error), -EINVAL);
+    if (strncmp(error.text, beginning, strlen(beginning)) != 0)
+        fail_msg("\"%s\" does not begin with \"%s\"", error.text, beginning);
+}
+
+/* ---- Values ---- */
+
+static void an_empty_file_means_the_defaults(void **state)
+{
+    struct config config = parse(""), defaults;
+
+    (void)state;
+    config_default(&defaults);
+    assert_memory_equal(&config, &defaults, sizeof(config));
+    assert_int_equal(config.max_clients, 32);
+    assert_int_equal(config.queue_depth, 0);
+    assert_int_equal(config.store_size, 64 << 20);
+    assert_int_equal(config.references, 262144);
+    assert_int_equal(config.topic_rows, 1024);
+    assert_int_equal(config.max_subscriptions, 16384);
+    assert_int_equal(config.backlog_size, 8 << 20);
+    assert_int_equal(config.stall_timeout, 5000);
+    assert_int_equal(config.retained_size, 0);
+    assert_int_equal(config.poll_usec, 50);
+    assert_int_equal(config.overflow, CONFIG_DROP_OLDEST);
+    assert_int_equal(config.log_level, CONFIG_LOG_INFO);
+}
+
+static void every_key_is_taken(void **state)
+{
+    struct config config = parse("max_clients = 64;\n"
+                                 "queue_depth = 32;\n"
+                                 "store_size = \"256M\";\n"
+                                 "references = 1000000;\n"
+                                 "topic_rows = 4096;\n"
+                                 "max_subscriptions = 100;\n"
+                                 "backlog_size = \"1M\";\n"
+                                 "stall_timeout = \"200ms\";\n"
+                                 "retained_size = \"16M\";\n"
+                                 "poll_usec = 0;\n"
+                                 "overflow = \"disconnect\";\n"
+                                 "log_level = \"debug\";\n");
+
+    (void)state;
+    assert_int_equal(config.max_clients, 64);
+    assert_int_equal(config.queue_depth, 32);
+    assert_int_equal(config.store_size, 256 << 20);
+    assert_int_equal(config.references, 1000000);
+    assert_int_equal(config.topic_rows, 4096);
+    assert_int_equal(config.max_subscriptions, 100);
+    assert_int_equal(config.backlog_size, 1 << 20);
+    assert_int_equal(config.stall_timeout, 200);
+    assert_int_equal(config.retained_size, 16 << 20);
+    assert_int_equal(config.poll_usec, 0);
+    assert_int_equal(config.overflow, CONFIG_DISCONNECT);
+    assert_int_equal(config.log_level, CONFIG_LOG_DEBUG);
+}
+
+static void sizes_are_bytes_or_have_a_binary_unit(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("store_size = 67108864").store_size, 67108864);
+    assert_int_equal(parse("store_size = 8589934592L").store_size, INT64_C(8) << 30);
+    assert_int_equal(parse("store_size = \"67108864\"").store_size, 67108864);
+    assert_int_equal(parse("store_size = \"65536K\"").store_size, 67108864);
+    assert_int_equal(parse("store_size = \"64M\"").store_size, 67108864);
+    assert_int_equal(parse("store_size = \"8G\"").store_size, INT64_C(8) << 30);
+}
+
+static void durations_have_a_unit(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("stall_timeout = \"10ms\"").stall_timeout, 10);
+    assert_int_equal(parse("stall_timeout = \"5s\"").stall_timeout, 5000);
+    assert_int_equal(parse("stall_timeout = \"1m\"").stall_timeout, 60000);
+    assert_int_equal(parse("stall_timeout = \"1h\"").stall_timeout, 3600000);
+}
+
+static void what_is_no_size_or_duration_is_said(void **state)
+{
+    static const char *const sizes[] = {"\"\"",
+                                        "\"M\"",
+                                        "\"64 M\"",
+                                        "\"64m\"",
+                                        "\"64MB\"",
+                                        "\"-1M\"",
+                                        "\"0x40M\"",
+                                        "\"1.5M\"",
+                                        "true",
+                                        "1.5",
+                                        "[1]",
+                                        "\"99999999999999999999\"",
+                                        "\"9999999999999G\""};
+    static const char *const durations[] = {"5",      "\"5\"",   "\"5 s\"", "\"s\"",
+                                            "\"1d\"", "\"-5s\"", "5.5"};
+    char text[80];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        snprintf(text, sizeof(text), "\nstore_size = %s;", sizes[i]);
+        assert_error(text,
+                     "t.conf:2: store_size must be a number of bytes, or one with K, M or G in "
+                     "quotes: \"64M\"");
+    }
+    for (size_t i = 0; i < sizeof(durations) / sizeof(durations[0]); i++) {
+        snprintf(text, sizeof(text), "\n\nstall_timeout = %s;", durations[i]);
+        assert_error(text, "t.conf:3: stall_timeout must be a number with ms, s, m or h in quotes: "
+                           "\"5s\"");
+    }
+}
+
+static void a_wrong_type_is_said(void **state)
+{
+    (void)state;
+    assert_error("max_clients = \"32\";",
+                 "t.conf:1: max_clients must be an integer, without quotes or unit");
+    assert_error("max_clients = 32.0;",
+                 "t.conf:1: max_clients must be an integer, without quotes or unit");
+    assert_error("max_clients = { n = 32; };",
+                 "t.conf:1: max_clients must be an integer, without quotes or unit");
+    assert_error("overflow = 1;",
+                 "t.conf:1: overflow must be one of \"drop-oldest\", \"disconnect\"");
+    assert_error("log_level = \"loud\";",
+                 "t.conf:1: log_level must be one of \"error\", \"warning\", \"info\", \"debug\"");
+}
+
+/* `sentence` is what follows the name of the key. */
+static void assert_range(const char *key, const char *const good[], const char *const bad[],
+                         const char *sentence)
+{
+    char text[200], whole[200];
+
+    for (; *good != NULL; good++) {
+        /* Large enough a store for many clients. */
+        snprintf(text, sizeof(text), "%s = %s; %s %s", key, *good,
+                 strcmp(key, "max_clients") == 0 ? "store_size = \"8G\"; references = 1000000;"
+                                                 : "",
+                 strcmp(key, "store_size") == 0 ? "max_clients = 1;" : "");
+        parse(text);
+    }
+    snprintf(whole, sizeof(whole), "t.conf:1: %s must be from %s", key, sentence);
+    for (; *bad != NULL; bad++) {
+        snprintf(text, sizeof(text), "%s = %s;", key, *bad);
+        assert_error(text, whole);
+    }
+}
+
+#define LIST(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static void values_out_of_range_are_said_with_the_range(void **state)
+{
+    (void)state;
+    assert_range("max_clients", LIST("1", "4096"), LIST("0", "4097", "-1"), "1 to 4096");
+    assert_range("queue_depth", LIST("0", "4", "1024"), LIST("3", "1", "1025", "-4"),
+                 "4 to 1024, or 0 to have it chosen");
+    assert_range("store_size", LIST("\"1M\"", "\"8G\""), LIST("\"1023K\"", "\"9G\"", "0", "-1"),
+                 "\"1M\" to \"8G\"");
+    assert_range("references", LIST("4096", "16777000"), LIST("4095", "16777001"),
+                 "4096 to 16777000");
+    assert_range("topic_rows", LIST("1", "65536"), LIST("0", "65537"), "1 to 65536");
+    assert_range("max_subscriptions", LIST("1", "1000000"), LIST("0", "1000001"), "1 to 1000000");
+    assert_range("backlog_size", LIST("\"64K\"", "\"8G\""), LIST("\"63K\"", "8589934593L"),
+                 "\"64K\" to \"8G\"");
+    assert_range("stall_timeout", LIST("\"10ms\"", "\"1h\""), LIST("\"9ms\"", "\"2h\"", "\"0s\""),
+                 "\"10ms\" to \"1h\"");
+    assert_range("retained_size", LIST("0", "\"4K\"", "\"32M\""), LIST("1", "\"3K\"", "\"5G\""),
+                 "\"4K\" to \"4G\", or 0 to have it chosen");
+    assert_range("poll_usec", LIST("0", "1000"), LIST("-1", "1001"), "0 to 1000");
+}
+
+static void numbers_that_libconfig_would_wrap_are_said(void **state)
+{
+    (void)state;
+    assert_error("\nmax_clients = 4294967297;",
+                 "t.conf:2: the number 4294967297 is too large; write "
+                 "sizes with a unit, like \"8G\"");
+    assert_error("/* \n */ max_clients = 0x100000001;",
+                 "t.conf:2: the number 0x100000001 is too large; write sizes with a unit, like "
+                 "\"8G\"");
+    assert_error_at("\"\n\" max_clients = 99999999999999999999999999999999;",
+                    "t.conf:2: the number 999999999999999999999999... is too large");
+    assert_error_at("store_size = 9223372036854775808L",
+                    "t.conf:1: the number 9223372036854775808 ");
+    /* But not in strings, comments and names. */
+    parse("# 4294967297\n// 4294967297\n/* 4294967297\n*/");
+    assert_error_at("a4294967297 = 1;", "t.conf:1: key \"a4294967297\" is not known");
+    assert_error_at("overflow = \"\\\"4294967297\";", "t.conf:1: overflow must be one of");
+}
+
+/* ---- Keys ---- */
+
+static void unknown_keys_are_said_with_the_nearest_known_one(void **state)
+{
+    (void)state;
+    assert_error("max_clients = 8;\nmax_client = 8;",
+                 "t.conf:2: key \"max_client\" is not known; did you mean \"max_clients\"?");
+    assert_error("retained_sise = 8;",
+                 "t.conf:1: key \"retained_sise\" is not known; did you mean \"retained_size\"?");
+    assert_error("stal_timout = \"5s\";",
+                 "t.conf:1: key \"stal_timout\" is not known; did you mean \"stall_timeout\"?");
+    assert_error("listen = 1883;",
+                 "t.conf:1: key \"listen\" is not known; mqbroker.conf(5) lists those that are");
+    assert_error("log = { level = \"info\"; };",
+                 "t.conf:1: key \"log\" is not known; mqbroker.conf(5) lists those that are");
+    assert_error("a_very_long_name_that_nobody_would_ever_give_to_a_key = 1;",
+                 "t.conf:1: key \"a_very_long_name_that_nobody_would_ever_\" is not known; "
+                 "mqbroker.conf(5) lists those that are");
+}
+
+static void syntax_errors_and_repeated_keys_have_their_place(void **state)
+{
+    (void)state;
+    assert_error("max_clients = 8;\n\nreferences = ;\n", "t.conf:3: syntax error");
+    assert_error_at("max_clients = 8;\nmax_clients = 9;\n", "t.conf:2: duplicate setting name");
+    assert_error_at("log_level = \"info", "t.conf:1: ");
+}
+
+/* ---- Values that have to fit each other ---- */
+
+static void a_store_too_small_for_the_clients_is_said_with_numbers(void **state)
+{
+    (void)state;
+    assert_error(
+        "store_size = \"1M\";",
+        "t.conf:1: store_size is too small for max_clients: half of 1048576 bytes leaves each "
+        "of 32 clients a window of 16384 bytes, and 65536 are needed; make it at least "
+        "\"4096K\"");
+    parse("store_size = \"4096K\";");
+    assert_error_at("\nmax_clients = 1024;", "t.conf:2: store_size is too small");
+    assert_error_at("\nmax_clients = 1024;\nstore_size = \"100M\";", "t.conf:3: store_size is too");
+    parse("max_clients = 1024; store_size = \"128M\";");
+}
+
+static void references_too_few_for_the_clients_are_said_with_numbers(void **state)
+{
+    (void)state;
+    assert_error("references = 4096; max_clients = 65;",
+                 "t.conf:1: references is too small for max_clients: 4096 for 65 clients, and each "
+                 "needs 64; make it at least 4160");
+    parse("references = 4096; max_clients = 64;");
+}
+
+static void retained_messages_get_at_most_half_of_the_store(void **state)
+{
+    (void)state;
+    assert_error(
+        "store_size = \"8M\";\nretained_size = 4194305;",
+        "t.conf:2: retained_size is 4194305 bytes, and must be at most half of store_size, "
+        "which is 8388608; the other half is for messages under way");
+    parse("store_size = \"8M\"; retained_size = \"4M\";");
+}
+
+/* ---- Files ---- */
+
+static char path[] = "/tmp/test-config-XXXXXX";
+
+static int set_up(void **state)
+{
+    int fd;
+
+    (void)state;
+    strcpy(path + strlen(path) - 6, "XXXXXX");
+    fd = mkostemp(path, O_CLOEXEC);
+    return fd < 0 ? -1 : close(fd);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    return unlink(path);
+}
+
+static void put(const void *text, size_t size)
+{
+    FILE *file = fopen(path, "we");
+
+    assert_non_null(file);
+    assert_int_equal(fwrite(text, 1, size, file), size);
+    fclose(file);
+}
+
+/* The error is the file's path and this. */
+static void assert_load_error(const char *file, int expected, const char *rest)
+{
+    struct config config, before;
+    struct config_error error = {""};
+    char sentence[512];
+
+    memset(&before, 0x5a, sizeof(before));
+    config = before;
+    assert_int_equal(config_load(&config, file, &error), expected);
+    snprintf(sentence, sizeof(sentence), "%s%s", file, rest);
+    assert_string_equal(error.text, sentence);
+    assert_memory_equal(&config, &before, sizeof(config));
+}
+
+static void a_file_is_read(void **state)
+{
+    struct config_error error = {""};
+    struct config config;
+
+    (void)state;
+    put("max_clients = 8;", 16);
+    assert_int_equal(config_load(&config, path, &error), 0);
+    assert_int_equal(config.max_clients, 8);
+    put("max_clients = 8\nx", 17);
+    assert_load_error(path, -EINVAL, ":2: syntax error");
+}
+
+static void what_cannot_be_read_is_said(void **state)
+{
+    size_t size = (1 << 20) + 1;
+    char *large = malloc(size);
+
+    (void)state;
+    assert_non_null(large);
+    assert_load_error("/nonexistent/mqbroker.conf", -ENOENT,
+                      ": cannot be read: No such file or directory");
+    assert_load_error("/tmp", -EISDIR, ": cannot be read: Is a directory");
+    put("a\0b", 3);
+    assert_load_error(path, -EINVAL, ": is not a text: it has a NUL byte");
+    memset(large, '\n', size);
+    put(large, size);
+    assert_load_error(path, -EINVAL, ": is larger than a configuration can be");
+    put(large, size - 1);
+    assert_int_equal(config_load(&(struct config){0}, path, &(struct config_error){""}), 0);
+    free(large);
+}
+
+static void a_configuration_includes_no_other_file(void **state)
+{
+    (void)state;
+    assert_error("\n@include \"/etc/passwd\"\n",
+                 "t.conf:2: a configuration is one file: @include is not taken");
+    parse("# @include \"/etc/passwd\"\n/*\n@include \"x\"\n*/");
+}
+
+static void the_shipped_file_equals_the_defaults_and_names_every_key(void **state)
+{
+    static const char *const keys[] = {"max_clients",  "queue_depth",   "store_size",
+                                       "references",   "topic_rows",    "max_subscriptions",
+                                       "backlog_size", "stall_timeout", "retained_size",
+                                       "poll_usec",    "overflow",      "log_level"};
+    struct config_error error = {""};
+    struct config shipped, defaults;
+    char uncommented[16384], line[256];
+    size_t n = 0;
+    FILE *file = fopen(MQB_SOURCE_DIR "/conf/mqbroker.conf", "re");
+
+    (void)state;
+    assert_non_null(file);
+    config_default(&defaults);
+    if (config_load(&shipped, MQB_SOURCE_DIR "/conf/mqbroker.conf", &error) != 0)
+        fail_msg("%s", error.text);
+    assert_memory_equal(&shipped, &defaults, sizeof(shipped));
+
+    /* "#key = value;" is a key to uncomment, "# words" are words: uncommented, the file means the
+     * same. */
+    while (fgets(line, sizeof(line), file) != NULL)
+        if (line[0] == '#' && line[1] >= 'a' && line[1] <= 'z')
+            n += (size_t)snprintf(uncommented + n, sizeof(uncommented) - n, "%s", line + 1);
+    fclose(file);
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        char setting[80];
+
+        snprintf(setting, sizeof(setting), "%s = ", keys[i]);
+        if (strstr(uncommented, setting) == NULL)
+            fail_msg("conf/mqbroker.conf does not explain %s", keys[i]);
+    }
+    shipped = parse(uncommented);
+    assert_memory_equal(&shipped, &defaults, sizeof(shipped));
+}
+
+/* ---- Reload ---- */
+
+struct kept {
+    unsigned n;
+    char keys[200];
+};
+
+static void note(const char *key, void *context)
+{
+    struct kept *kept = context;
+
+    kept->n++;
+    strcat(kept->keys, key);
+    strcat(kept->keys, " ");
+}
+
+static void reload_takes_what_may_change_and_names_what_may_not(void **state)
+{
+    struct config config, fresh;
+    struct kept kept = {0};
+
+    (void)state;
+    config_default(&config);
+    fresh = parse(
+        "max_clients = 64; queue_depth = 20; store_size = \"128M\"; references = 500000;"
+        "topic_rows = 7; max_subscriptions = 8; backlog_size = \"9M\"; stall_timeout = \"1s\";"
+        "retained_size = \"10M\"; poll_usec = 11; overflow = \"disconnect\";"
+        "log_level = \"error\";");
+    config_reload(&config, &fresh, note, &kept);
+    assert_string_equal(kept.keys, "max_clients queue_depth store_size references topic_rows ");
+    assert_int_equal(config.max_clients, 32);
+    assert_int_equal(config.store_size, 64 << 20);
+    assert_int_equal(config.max_subscriptions, 8);
+    assert_int_equal(config.backlog_size, 9 << 20);
+    assert_int_equal(config.stall_timeout, 1000);
+    assert_int_equal(config.retained_size, 10 << 20);
+    assert_int_equal(config.poll_usec, 11);
+    assert_int_equal(config.overflow, CONFIG_DISCONNECT);
+    assert_int_equal(config.log_level, CONFIG_LOG_ERROR);
+}
+
+static void reload_of_the_same_is_silent(void **state)
+{
+    struct config config, fresh;
+    struct kept kept = {0};
+
+    (void)state;
+    config_default(&config);
+    config_default(&fresh);
+    config_reload(&config, &fresh, note, &kept);
+    assert_int_equal(kept.n, 0);
+}
+
+static void reload_keeps_a_retained_size_that_fits_only_the_next_start(void **state)
+{
+    struct config config, fresh;
+    struct kept kept = {0};
+
+    (void)state;
+    config_default(&config);
+    fresh = parse("store_size = \"1G\"; retained_size = \"100M\"; poll_usec = 3;");
+    config_reload(&config, &fresh, note, &kept);
+    assert_string_equal(kept.keys, "store_size retained_size ");
+    assert_int_equal(config.retained_size, 0);
+    assert_int_equal(config.poll_usec, 3);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_empty_file_means_the_defaults),
+        cmocka_unit_test(every_key_is_taken),
+        cmocka_unit_test(sizes_are_bytes_or_have_a_binary_unit),
+        cmocka_unit_test(durations_have_a_unit),
+        cmocka_unit_test(what_is_no_size_or_duration_is_said),
+        cmocka_unit_test(a_wrong_type_is_said),
+        cmocka_unit_test(values_out_of_range_are_said_with_the_range),
+        cmocka_unit_test(numbers_that_libconfig_would_wrap_are_said),
+        cmocka_unit_test(unknown_keys_are_said_with_the_nearest_known_one),
+        cmocka_unit_test(syntax_errors_and_repeated_keys_have_their_place),
+        cmocka_unit_test(a_store_too_small_for_the_clients_is_said_with_numbers),
+        cmocka_unit_test(references_too_few_for_the_clients_are_said_with_numbers),
+        cmocka_unit_test(retained_messages_get_at_most_half_of_the_store),
+        cmocka_unit_test_setup_teardown(a_file_is_read, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_cannot_be_read_is_said, set_up, tear_down),
+        cmocka_unit_test(a_configuration_includes_no_other_file),
+        cmocka_unit_test(the_shipped_file_equals_the_defaults_and_names_every_key),
+        cmocka_unit_test(reload_takes_what_may_change_and_names_what_may_not),
+        cmocka_unit_test(reload_of_the_same_is_silent),
+        cmocka_unit_test(reload_keeps_a_retained_size_that_fits_only_the_next_start),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
