@@ -52,6 +52,8 @@ END
     $(pkg-config --cflags --libs mqclient) -o "$scratch/by-pkg-config"
 LD_LIBRARY_PATH=$libraries "$scratch/by-pkg-config"
 
+CMAKE_GENERATOR=$(sed -n 's/^CMAKE_GENERATOR:INTERNAL=//p' "$build/CMakeCache.txt")
+export CMAKE_GENERATOR
 cmake -S "$scratch/user" -B "$scratch/user/build" -DCMAKE_PREFIX_PATH="$prefix" \
     -DCMAKE_C_COMPILER="$compiler" -DCMAKE_C_FLAGS="$*"
 cmake --build "$scratch/user/build"
