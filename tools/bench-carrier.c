@@ -1,0 +1,49 @@
+/* Which kind of carrier a way means, and what holds for both. */
+#include "tools/bench-carrier.h"
+
+#include <string.h>
+
+int carrier_open(struct carrier *carrier, struct crew *crew, const struct bench_options *options,
+                 const struct bench_way *way, const unsigned *channels, unsigned n_receivers)
+{
+    *carrier = (struct carrier){
+        .kind = way->bare ? &carrier_queues : &carrier_broker,
+        .options = options,
+        .way = way,
+        .n_receivers = n_receivers,
+    };
+    memcpy(carrier->channels, channels, n_receivers * sizeof *channels);
+    return carrier->kind->open(carrier, crew);
+}
+
+void carrier_close(struct carrier *carrier)
+{
+    if (carrier->kind != NULL) {
+        carrier->kind->close(carrier);
+    }
+}
+
+int carrier_join(struct carrier_end *end, const struct carrier *carrier, unsigned use,
+                 unsigned receiver)
+{
+    *end = (struct carrier_end){.carrier = carrier, .use = use, .receiver = receiver};
+    if (carrier->kind->join(end) < 0) {
+        return -1;
+    }
+
+    size_t most = carrier->kind->payload_max(end);
+    if ((use & CARRIER_SEND) != 0 && carrier->options->size > most) {
+        carrier_leave(end);
+        return bench_fail("--size %zu is too large: at most %zu bytes fit a message",
+                          carrier->options->size, most);
+    }
+    return 0;
+}
+
+void carrier_leave(struct carrier_end *end)
+{
+    if (end->state != NULL) {
+        end->carrier->kind->leave(end);
+        end->state = NULL;
+    }
+}

@@ -1,0 +1,103 @@
+/* A way for messages from process to process, so that each mode is written once and runs over all
+ * of them.
+ *
+ * Messages go to *channels*, small numbers; each receiver listens to one, and each receiver of a
+ * channel gets every message sent to it. Two kinds: through a broker (bench-broker.c), and through
+ * a relay process between bare kernel queues (bench-queues.c), which does the least that a broker
+ * could do: take a queue message, look where it goes, put it there. */
+#ifndef MQBROKER_TOOLS_BENCH_CARRIER_H
+#define MQBROKER_TOOLS_BENCH_CARRIER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "tools/bench-crew.h"
+#include "tools/bench.h"
+
+enum {
+    CARRIER_CHANNELS = 10,
+    CARRIER_QUIET_MS = 10000, /* a receiver that hears nothing for so long gives up */
+};
+
+/* What an end is for. */
+enum carrier_use {
+    CARRIER_SEND = 1,
+    CARRIER_RECEIVE = 2,
+    CARRIER_BATCH = 4, /* sends gather until a queue message is full */
+};
+
+struct carrier {
+    const struct carrier_kind *kind;
+    const struct bench_options *options;
+    const struct bench_way *way;
+    unsigned n_receivers;
+    unsigned channels[BENCH_WORKERS_MAX]; /* what each receiver listens to */
+    pid_t hub;                            /* the broker, or the relay */
+    void *state;                          /* the kind's */
+};
+
+/* One process's end of it. */
+struct carrier_end {
+    const struct carrier *carrier;
+    unsigned receiver; /* which it is, if it is one */
+    unsigned use;
+    void *state; /* the kind's */
+};
+
+struct carrier_message {
+    const void *bytes;
+    size_t size;
+    unsigned priority;
+};
+
+/* All return 0, or -1 with bench_error() set. */
+struct carrier_kind {
+    /* In the parent, before workers are added; may add a worker of its own. */
+    int (*open)(struct carrier *carrier, struct crew *crew);
+    /* In the parent, when all workers are gone. Repeatable. */
+    void (*close)(struct carrier *carrier);
+    /* In a worker. */
+    int (*join)(struct carrier_end *end);
+    int (*send)(struct carrier_end *end, unsigned channel, const void *bytes, size_t size,
+                unsigned priority);
+    int (*flush)(struct carrier_end *end);
+    int (*receive)(struct carrier_end *end, struct carrier_message *message);
+    void (*leave)(struct carrier_end *end);
+    size_t (*payload_max)(const struct carrier_end *end);
+};
+
+extern const struct carrier_kind carrier_broker;
+extern const struct carrier_kind carrier_queues;
+
+/* Open what `way` asks for. carrier_close() it, also after a failure. */
+int carrier_open(struct carrier *carrier, struct crew *crew, const struct bench_options *options,
+                 const struct bench_way *way, const unsigned *channels, unsigned n_receivers);
+void carrier_close(struct carrier *carrier);
+
+/* Make an end of it in a worker, for messages of `size` bytes. `receiver` counts only for
+ * CARRIER_RECEIVE. */
+int carrier_join(struct carrier_end *end, const struct carrier *carrier, unsigned use,
+                 unsigned receiver);
+
+/* What is gathered and not flushed is lost. Repeatable. */
+void carrier_leave(struct carrier_end *end);
+
+static inline int carrier_send(struct carrier_end *end, unsigned channel, const void *bytes,
+                               size_t size, unsigned priority)
+{
+    return end->carrier->kind->send(end, channel, bytes, size, priority);
+}
+
+static inline int carrier_flush(struct carrier_end *end)
+{
+    return end->carrier->kind->flush(end);
+}
+
+/* Wait for the next message; it is valid until the next call. */
+static inline int carrier_receive(struct carrier_end *end, struct carrier_message *message)
+{
+    return end->carrier->kind->receive(end, message);
+}
+
+#endif

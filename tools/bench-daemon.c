@@ -1,0 +1,256 @@
+/* A private broker: in an instance of its own, so that it cannot be taken for anybody else's; with
+ * a configuration that has no file (a memfd that it inherits), so that none is left; and with
+ * PR_SET_PDEATHSIG, so that it stops in good order even when mqbench is killed.
+ *
+ * It is ready when a client can open it: that is asked, again and again until a deadline, not
+ * guessed by sleeping. */
+#include "tools/bench-daemon.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <mqueue.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "libclient/board.h"
+#include "libclient/mqclient.h"
+#include "libclient/segment.h"
+#include "tools/bench-crew.h"
+#include "tools/bench.h"
+
+enum {
+    START_MS = 10000,
+    STOP_MS = 10000,
+};
+
+static int open_pidfd(pid_t pid)
+{
+    return (int)syscall(SYS_pidfd_open, pid, 0);
+}
+
+/* ---- the one that runs
+ * -------------------------------------------------------------------------------------------- */
+
+int daemon_attach(struct daemon *daemon, const char *instance)
+{
+    char name[NAMES_MAX];
+    struct segment segment;
+
+    *daemon = DAEMON_NONE;
+    if (!names_instance_valid(instance)) {
+        return bench_fail("\"%s\" is not an instance name", instance);
+    }
+    snprintf(daemon->instance, sizeof daemon->instance, "%s", instance);
+    names_board(name, instance);
+
+    int r = segment_open(&segment, name, 0);
+    if (r == -ENOENT) {
+        return bench_fail("there is no broker of instance \"%s\": start it (mqbroker --instance "
+                          "%s), or leave --instance and MQBROKER_INSTANCE out for a private one",
+                          instance, instance);
+    }
+    if (r < 0) {
+        return bench_fail("cannot read the board %s: %s", name, strerror(-r));
+    }
+    if (board_check(segment.base, segment.size) != BOARD_OK) {
+        segment_close(&segment);
+        return bench_fail("the board %s is of another version", name);
+    }
+
+    const struct board_header *board = segment.base;
+    daemon->pid = (pid_t)atomic_load_explicit(&board->pid, memory_order_relaxed);
+    segment_close(&segment);
+    daemon->pidfd = open_pidfd(daemon->pid);
+    if (daemon->pidfd < 0) {
+        return bench_fail("the broker of instance \"%s\" (pid %ld) does not run any more", instance,
+                          (long)daemon->pid);
+    }
+    return 0;
+}
+
+/* ---- a private one
+ * ------------------------------------------------------------------------------------------------
+ */
+
+static int write_config(int poll_usec)
+{
+    char text[128];
+    int fd = memfd_create("mqbench.conf", 0); /* inherited: not close-on-exec */
+
+    if (fd < 0) {
+        return bench_fail("cannot make a configuration: %s", strerror(errno));
+    }
+    int size = snprintf(text, sizeof text, "log_level = \"warning\";\n");
+    if (poll_usec >= 0) {
+        size += snprintf(text + size, sizeof text - (size_t)size, "poll_usec = %d;\n", poll_usec);
+    }
+    if (write(fd, text, (size_t)size) != size) {
+        close(fd);
+        return bench_fail("cannot write a configuration: %s", strerror(errno));
+    }
+    return fd;
+}
+
+/* Where the program is: beside this one, if it is there, else wherever PATH says. */
+static void find_program(char path[PATH_MAX])
+{
+    ssize_t size = readlink("/proc/self/exe", path, PATH_MAX - sizeof "mqbroker");
+    char *slash;
+
+    path[size > 0 ? size : 0] = '\0';
+    slash = strrchr(path, '/');
+    if (slash != NULL) {
+        strcpy(slash + 1, "mqbroker");
+        if (access(path, X_OK) == 0) {
+            return;
+        }
+    }
+    strcpy(path, "mqbroker");
+}
+
+_Noreturn static void become(const char *program, const char *instance, int config_fd, pid_t parent)
+{
+    char config[64];
+
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != parent) {
+        _exit(EXIT_FAILURE);
+    }
+    setpgid(0, 0); /* an interrupt from the terminal is for mqbench, which stops the broker last */
+    crew_release_signals();
+    snprintf(config, sizeof config, "/proc/self/fd/%d", config_fd);
+    execlp(program, "mqbroker", "--instance", instance, "--config", config, (char *)NULL);
+    fprintf(stderr, "mqbench: cannot run %s: %s\n", program, strerror(errno));
+    _exit(127);
+}
+
+static bool has_ended(const struct daemon *daemon, int timeout_ms)
+{
+    struct pollfd end = {.fd = daemon->pidfd, .events = POLLIN};
+
+    return poll(&end, 1, timeout_ms) == 1;
+}
+
+static int wait_until_ready(const struct daemon *daemon, const char *program)
+{
+    struct mqc_options options = {.instance = daemon->instance, .flags = MQC_PUBLISH_ONLY};
+    uint64_t deadline = bench_now() + START_MS * UINT64_C(1000000);
+
+    for (;;) {
+        struct mqc *client;
+        int r = mqc_open(&client, &options);
+
+        if (r == 0) {
+            mqc_close(client);
+            return 0;
+        }
+        if (has_ended(daemon, 1)) {
+            return bench_fail("%s did not start; what it said stands above", program);
+        }
+        if (bench_now() > deadline) {
+            return bench_fail("%s runs but takes no clients: %s", program, mqc_last_error());
+        }
+    }
+}
+
+int daemon_start(struct daemon *daemon, const char *program, int poll_usec)
+{
+    static unsigned serial;
+    char path[PATH_MAX];
+    pid_t parent = getpid();
+    int config_fd = write_config(poll_usec);
+
+    *daemon = DAEMON_NONE;
+    if (config_fd < 0) {
+        return -1;
+    }
+    if (program == NULL) {
+        find_program(path);
+        program = path;
+    }
+    snprintf(daemon->instance, sizeof daemon->instance, "bench-%ld-%u", (long)parent, serial++);
+    fflush(NULL);
+    daemon->pid = fork();
+    if (daemon->pid == 0) {
+        become(program, daemon->instance, config_fd, parent);
+    }
+    close(config_fd);
+    if (daemon->pid < 0) {
+        return bench_fail("cannot start a process: %s", strerror(errno));
+    }
+    daemon->ours = true;
+    daemon->pidfd = open_pidfd(daemon->pid);
+    if (daemon->pidfd < 0) {
+        int saved = errno;
+        daemon_stop(daemon);
+        return bench_fail("cannot watch the broker: %s", strerror(saved));
+    }
+    if (wait_until_ready(daemon, program) < 0) {
+        daemon_stop(daemon);
+        return -1;
+    }
+    return 0;
+}
+
+/* What a broker that did not stop by itself leaves: its clients are gone, so nobody else needs it.
+ */
+static void sweep(const char *instance)
+{
+    char name[NAMES_MAX];
+    struct segment segment;
+
+    names_board(name, instance);
+    if (segment_open(&segment, name, 0) == 0) {
+        const struct board_header *board = segment.base;
+
+        if (board_check(segment.base, segment.size) == BOARD_OK) {
+            for (uint32_t i = 0; i < board->n_rows; i++) {
+                struct board_client_info client;
+                char queue[NAMES_MAX];
+
+                board_read_identity(board_row(board, i), &client);
+                names_reply_queue(queue, instance, client.nonce);
+                mq_unlink(queue);
+            }
+        }
+        segment_close(&segment);
+    }
+    shm_unlink(name);
+    names_ledger(name, instance);
+    shm_unlink(name);
+    names_store(name, instance);
+    shm_unlink(name);
+    names_request_queue(name, instance);
+    mq_unlink(name);
+    names_urgent_queue(name, instance);
+    mq_unlink(name);
+}
+
+void daemon_stop(struct daemon *daemon)
+{
+    if (daemon->ours) {
+        int status = 0;
+
+        kill(daemon->pid, SIGTERM);
+        if (daemon->pidfd < 0 || !has_ended(daemon, STOP_MS)) {
+            kill(daemon->pid, SIGKILL);
+        }
+        waitpid(daemon->pid, &status, 0);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+            sweep(daemon->instance);
+        }
+        daemon->ours = false;
+    }
+    if (daemon->pidfd >= 0) {
+        close(daemon->pidfd);
+        daemon->pidfd = -1;
+    }
+}

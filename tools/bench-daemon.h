@@ -1,0 +1,32 @@
+/* The broker that is measured: a running one, or a private one that is started for a run and
+ * stopped after it. */
+#ifndef MQBROKER_TOOLS_BENCH_DAEMON_H
+#define MQBROKER_TOOLS_BENCH_DAEMON_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "libclient/names.h"
+
+struct daemon {
+    char instance[NAMES_INSTANCE_MAX + 1];
+    pid_t pid;
+    int pidfd;
+    bool ours; /* a private one */
+};
+
+#define DAEMON_NONE ((struct daemon){.pidfd = -1})
+
+/* Start a private broker and wait until it takes clients. `program` NULL: the `mqbroker` beside
+ * this program, or in PATH. `poll_usec` below 0: as it likes. Returns 0, or -1 with bench_error()
+ * set. */
+int daemon_start(struct daemon *daemon, const char *program, int poll_usec);
+
+/* The running broker of an instance. Returns 0, or -1 with bench_error() set. */
+int daemon_attach(struct daemon *daemon, const char *instance);
+
+/* Stop a private one in good order, or by force if it does not stop, and see that nothing of it is
+ * left. Fine on DAEMON_NONE. Repeatable. */
+void daemon_stop(struct daemon *daemon);
+
+#endif
