@@ -261,17 +261,27 @@ static bool agree_on(const char *text, size_t size)
     return topic_valid(text, size) == obvious_utf8(text, size);
 }
 
-/* All of two bytes, and all of three that begin with a lead byte of three or more; behind a letter,
- * so that no first character has a meaning. */
+/* All of one, two and three bytes; of four, every lead byte with those at the edges of what may
+ * follow. All behind a letter, so that no first character has a meaning. */
 static void all_short_byte_strings_agree_with_the_obvious_utf8(void **state)
 {
+    static const char edges[] = "\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0";
+
     (void)state;
+    for (unsigned i = 0; i < 1u << 8; i++)
+        if (!agree_on((const char[]){'x', (char)i}, 2))
+            fail_msg("%02x", i);
     for (unsigned i = 0; i < 1u << 16; i++)
         if (!agree_on((const char[]){'x', (char)(i >> 8), (char)i}, 3))
             fail_msg("%04x", i);
-    for (unsigned i = 0xe0u << 16; i < 1u << 24; i++)
+    for (unsigned i = 0x80u << 16; i < 1u << 24; i++)
         if (!agree_on((const char[]){'x', (char)(i >> 16), (char)(i >> 8), (char)i}, 4))
             fail_msg("%06x", i);
+    for (unsigned i = 0x80u << 9; i < 1u << 17; i++)
+        if (!agree_on((const char[]){'x', (char)(i >> 9), edges[i >> 6 & 7], edges[i >> 3 & 7],
+                                     edges[i & 7]},
+                      5))
+            fail_msg("%02x and edges %03o", i >> 9, i & 0777);
 }
 
 /* ---- The model ---- */
