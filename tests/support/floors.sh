@@ -3,7 +3,7 @@
 #
 #   5  programs    broker/main                     tools/*
 #   4  shell       broker/broker ...               libclient/client
-#   3  decisions   broker/engine route pump life   libclient/session
+#   3  decisions   broker/engine route pump life ...  libclient/session
 #   2  state       broker/store backlog ...        libclient/inbox
 #   1  mechanism   broker/loop log ...             libclient/queue segment pool
 #   0  contract                                    libclient/wire topic names board
@@ -17,7 +17,7 @@ floor() { # MODULE, a path from the root without its suffix: prints the number, 
     broker/loop | broker/log | broker/journal | broker/watch | broker/config) echo 1 ;;
     broker/persist | broker/store | broker/backlog | broker/filters | broker/timers) echo 2 ;;
     broker/topics | broker/state* | libclient/inbox | libclient/confirms | libclient/reports | libclient/requests) echo 2 ;;
-    broker/engine | broker/route | broker/pump | broker/life | libclient/session) echo 3 ;;
+    broker/engine | broker/route | broker/pump | broker/life | broker/start | libclient/session) echo 3 ;;
     broker/broker | broker/plan | broker/adopt* | libclient/client* | libclient/mqclient) echo 4 ;;
     broker/main | tools/*) echo 5 ;;
     *) echo unknown ;;
