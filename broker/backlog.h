@@ -1,0 +1,69 @@
+/* Lists of references: the 33 lists of a session (one a priority, one for answers) with a map of
+ * the non-empty ones, and single lists. Push, unlink and "highest" in O(1). Derived memory: links
+ * lie in the references, heads are given. Pure; floor 2. */
+#ifndef MQBROKER_BROKER_BACKLOG_H
+#define MQBROKER_BROKER_BACKLOG_H
+
+#include "broker/store.h"
+
+enum { BACKLOG_LISTS = WIRE_LEVELS + 1 };
+
+struct list {
+    uint32_t head;
+    uint32_t tail;
+};
+
+struct backlog {
+    uint64_t map; /* bit l: list l has something */
+    struct list lists[BACKLOG_LISTS];
+};
+
+static inline void list_push(struct list *l, const struct store *s, uint32_t slot)
+{
+    struct reference *r = store_reference(s, slot);
+
+    r->next = 0;
+    r->prev = l->tail;
+    if (l->tail != 0)
+        store_reference(s, l->tail)->next = slot;
+    else
+        l->head = slot;
+    l->tail = slot;
+}
+
+static inline void list_unlink(struct list *l, const struct store *s, uint32_t slot)
+{
+    struct reference *r = store_reference(s, slot);
+
+    if (r->prev != 0)
+        store_reference(s, r->prev)->next = r->next;
+    else
+        l->head = r->next;
+    if (r->next != 0)
+        store_reference(s, r->next)->prev = r->prev;
+    else
+        l->tail = r->prev;
+}
+
+static inline void backlog_push(struct backlog *b, const struct store *s, unsigned level,
+                                uint32_t slot)
+{
+    list_push(&b->lists[level], s, slot);
+    b->map |= UINT64_C(1) << level;
+}
+
+static inline void backlog_unlink(struct backlog *b, const struct store *s, unsigned level,
+                                  uint32_t slot)
+{
+    list_unlink(&b->lists[level], s, slot);
+    if (b->lists[level].head == 0)
+        b->map &= ~(UINT64_C(1) << level);
+}
+
+/* The highest list that has something; -1: all are empty. */
+static inline int backlog_highest(const struct backlog *b)
+{
+    return b->map == 0 ? -1 : 63 - __builtin_clzll(b->map);
+}
+
+#endif

@@ -1,0 +1,565 @@
+/* The state of the engine and the verbs on references that its three parts (route, pump, life)
+ * share.
+ *
+ * A reference is linked into exactly one place by what its word says, and unlinked from there by
+ * the same: so lists, maps, counts, charges and deadlines always follow from the words, and a start
+ * builds them with the function that normal work uses. */
+#include "broker/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum {
+    TICK = 10000000,    /* nanoseconds in a unit of reference.when */
+    CONTROL_SHARE = 16, /* a sixteenth of references and cells is for control frames alone */
+    TIGHT_SHARE = 8,    /* below an eighth free the normal request queue waits (P6) */
+    FRAMES_MAX = (WIRE_QUEUE_MAX - WIRE_ENVELOPE_SIZE) / (WIRE_MESSAGE_SIZE + 2),
+    ANSWERS_MIN = 1024,
+};
+
+static int rows_init(struct rows *list, uint32_t n)
+{
+    list->rows = calloc(n, sizeof(*list->rows));
+    return list->rows == NULL ? -ENOMEM : 0;
+}
+
+int engine_init(struct engine *e, const struct engine_memory *memory,
+                const struct engine_settings *settings)
+{
+    const struct ledger_header *h = &memory->ledger->header;
+    uint64_t half = (uint64_t)h->n_cells * WIRE_CELL_SIZE / 2;
+
+    *e = (struct engine){
+        .ledger = memory->ledger,
+        .landing = &memory->ledger->landing,
+        .board = memory->board,
+        .settings = *settings,
+        .n_rows = h->n_rows,
+        .generation = 1,
+        .window = half / h->n_rows < 1048576 ? half / h->n_rows : 1048576, /* P6 */
+        .next_age = h->committed,
+    };
+    store_init(&e->store, memory->store, h->n_references, h->n_cells, h->references_allocated,
+               h->cells_allocated);
+    topics_init(&e->topics, e->board);
+    e->sessions = calloc(h->n_rows, sizeof(*e->sessions));
+    e->owners = calloc(h->n_rows, sizeof(*e->owners));
+    e->owner_marks = calloc(h->n_rows, sizeof(*e->owner_marks));
+    if (e->sessions == NULL || e->owners == NULL || e->owner_marks == NULL ||
+        rows_init(&e->touched, h->n_rows) < 0 || rows_init(&e->dirty, h->n_rows) < 0 ||
+        rows_init(&e->making, h->n_rows) < 0 || rows_init(&e->ending, h->n_rows) < 0 ||
+        rows_init(&e->leaving, h->n_rows) < 0 || filters_init(&e->filters) < 0 ||
+        timers_init(&e->timers, h->n_references) < 0) {
+        engine_deinit(e);
+        return -ENOMEM;
+    }
+    for (uint32_t i = 0; i < h->n_rows; i++)
+        e->sessions[i].kept = BLOCKED_NOT;
+    return 0;
+}
+
+void engine_deinit(struct engine *e)
+{
+    topics_deinit(&e->topics);
+    filters_deinit(&e->filters);
+    timers_deinit(&e->timers);
+    free(e->touched.rows);
+    free(e->dirty.rows);
+    free(e->making.rows);
+    free(e->ending.rows);
+    free(e->leaving.rows);
+    free(e->sessions);
+    free(e->owners);
+    free(e->owner_marks);
+    *e = (struct engine){0};
+}
+
+/* ---- The board
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+static void show_session(struct engine *e, uint16_t i)
+{
+    const struct session *s = &e->sessions[i];
+    const struct row *row = engine_row(e, i);
+    struct board_row *b = board_row(e->board, i);
+
+    board_set(&b->grant, row->received + (e->window > s->charged ? e->window - s->charged : 0));
+    board_set(&b->missed, row->missed);
+    board_set(&b->waiting, s->n_waiting);
+    board_set(&b->waiting_bytes, s->waiting_bytes);
+    board_set(&b->charged, s->charged);
+    board_set(&b->subscriptions, s->n_filters);
+    board_set(&b->stalled, s->stalled > 0);
+}
+
+void engine_show(struct engine *e)
+{
+    while (e->dirty.n > 0) {
+        uint16_t row = e->dirty.rows[--e->dirty.n];
+
+        e->sessions[row].dirty = false;
+        show_session(e, row);
+    }
+    board_set(&e->board->references_used, e->store.reference_pool.n_used);
+    board_set(&e->board->cells_used, e->store.cell_pool.n_used);
+    board_set(&e->board->retained, e->n_retained);
+    board_set(&e->board->retained_bytes, e->retained_bytes);
+    board_set(&e->board->subscriptions, e->filters.n);
+}
+
+void engine_show_identity(struct engine *e, uint16_t i)
+{
+    const struct row *row = engine_row(e, i);
+    struct board_client_info info = {
+        .state = row->state,
+        .nonce = row->nonce,
+        .since = row->since,
+        .pid = row->pid,
+        .uid = row->uid,
+        .publish_only = row->publish_only != 0,
+    };
+
+    memcpy(info.name, row->name, sizeof(info.name));
+    if (row->state == ROW_FREE)
+        info = (struct board_client_info){0};
+    board_write_identity(board_row(e->board, i), &info);
+}
+
+void engine_post(struct engine *e, uint64_t nonce, uint8_t code, uint32_t number1, uint64_t number2)
+{
+    uint32_t n = atomic_load_explicit(&e->board->postings, memory_order_relaxed);
+    struct board_posting *p = &e->board->board_postings[n % BOARD_POSTINGS];
+
+    board_set(&p->nonce, 0);
+    atomic_thread_fence(memory_order_release);
+    atomic_store_explicit(&p->code, code, memory_order_relaxed);
+    atomic_store_explicit(&p->number1, number1, memory_order_relaxed);
+    board_set(&p->number2, number2);
+    atomic_store_explicit(&p->nonce, nonce, memory_order_release);
+    atomic_store_explicit(&e->board->postings, n + 1, memory_order_release);
+    if (code != WIRE_C_OK)
+        board_add(&e->board->totals.refused_registrations, 1);
+}
+
+void engine_count_refusal(struct engine *e, uint16_t row, enum refusal_reason why)
+{
+    board_add(&(&e->board->refusals.window)[why], 1);
+    board_add(&(&board_row(e->board, row)->refusals.window)[why], 1);
+}
+
+void engine_count_drop(struct engine *e, uint16_t row, unsigned level, uint32_t topic,
+                       enum drop_reason why, uint64_t n)
+{
+    board_add(&(&e->board->drops.expired)[why], n);
+    board_add(&(&e->board->priorities[level].drops.expired)[why], n);
+    board_add(&(&board_row(e->board, row)->drops.expired)[why], n);
+    board_add(&(&board_topic(e->board, topic)->drops.expired)[why], n);
+}
+
+/* The map of waiting priorities changed: readers look at it to keep order (P1). */
+void engine_show_tide(struct engine *e, uint16_t row)
+{
+    uint64_t levels = e->sessions[row].waiting.map & UINT32_MAX;
+    uint64_t number = row_number(engine_row(e, row));
+
+    atomic_store_explicit(&board_row(e->board, row)->tide, levels << 32 | (uint32_t)number,
+                          memory_order_release);
+}
+
+/* ---- Room
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+/* What may be taken of a pool: what has memory behind it, less the share that publishes must leave.
+ */
+static uint32_t free_slots(const struct store_pool *p)
+{
+    uint32_t room = store_pool_room(p);
+    uint32_t control = p->max / CONTROL_SHARE;
+    uint32_t left = room > control ? room - control : 0;
+
+    return left < store_pool_ready(p) ? left : store_pool_ready(p);
+}
+
+uint32_t engine_free_references(const struct engine *e)
+{
+    return free_slots(&e->store.reference_pool);
+}
+
+uint32_t engine_free_cells(const struct engine *e)
+{
+    return free_slots(&e->store.cell_pool);
+}
+
+bool engine_is_tight(const struct engine *e)
+{
+    const struct store_pool *r = &e->store.reference_pool;
+    const struct store_pool *c = &e->store.cell_pool;
+
+    return store_pool_room(r) < r->max / TIGHT_SHARE || store_pool_room(c) < c->max / TIGHT_SHARE;
+}
+
+static bool wants(const struct store_pool *p, uint32_t need)
+{
+    return store_pool_ready(p) < need && p->allocated < p->max;
+}
+
+bool engine_wants_references(const struct engine *e)
+{
+    return wants(&e->store.reference_pool, FRAMES_MAX * (e->n_live + 2));
+}
+
+bool engine_wants_cells(const struct engine *e)
+{
+    return wants(&e->store.cell_pool, FRAMES_MAX + WIRE_QUEUE_MAX / WIRE_NEXT_CELL);
+}
+
+/* ---- References
+ * --------------------------------------------------------------------------------------------------
+ */
+
+uint32_t engine_when(uint64_t expiry)
+{
+    uint64_t ticks = expiry / TICK + 1;
+
+    return expiry == 0 || ticks > UINT32_MAX ? 0 : (uint32_t)ticks;
+}
+
+bool engine_in_doubt(const struct engine *e, const struct reference *r)
+{
+    const struct row *row = engine_row(e, ref_owner(r));
+
+    return row_in_doubt(row) && row_list(row) == ref_level(r) && r->age <= row->upto &&
+           (ref_flags(r) & REF_LATE) == 0;
+}
+
+/* Out of room is who has less of its window left than a publisher below priority 24 may use; back
+ * in it who has half (P5). */
+static void watch_room(struct engine *e, uint16_t row)
+{
+    struct session *s = &e->sessions[row];
+    uint64_t limit = e->window / 4 * 3 - 16384;
+
+    if (s->short_since == 0 && s->charged > limit && s->charged > e->window / 2) {
+        s->short_since = e->now;
+        e->n_short++;
+    } else if (s->short_since != 0 && s->charged <= e->window / 2) {
+        s->short_since = 0;
+        e->n_short--;
+        s->nudge = true;
+        engine_touch(e, row);
+    }
+}
+
+/* A delivery of a kept message is the retained store's, whatever became of that message since: its
+ * publisher is not charged (P4). */
+static bool pins(const struct reference *r)
+{
+    return (ref_flags(r) & REF_RETAINED) == 0;
+}
+
+static void pin(struct engine *e, const struct reference *r)
+{
+    struct cell *c = store_cell(&e->store, r->cell);
+
+    if (!pins(r) || c->pins++ > 0)
+        return;
+    e->sessions[c->account].charged += wire_charge(c->size);
+    watch_room(e, c->account);
+    engine_dirty(e, c->account);
+}
+
+static void unpin(struct engine *e, const struct reference *r)
+{
+    struct cell *c = store_cell(&e->store, r->cell);
+
+    if (!pins(r) || --c->pins > 0)
+        return;
+    e->sessions[c->account].charged -= wire_charge(c->size);
+    watch_room(e, c->account);
+    engine_dirty(e, c->account);
+}
+
+static void watch_quota(struct engine *e, struct session *s)
+{
+    if (s->over_since == 0 && s->waiting_bytes > e->settings.backlog_size) {
+        s->over_since = e->now;
+        e->n_over++;
+    } else if (s->over_since != 0 && s->waiting_bytes <= e->settings.backlog_size) {
+        s->over_since = 0;
+        e->n_over--;
+    }
+}
+
+static void link_waiting(struct engine *e, uint32_t slot, const struct reference *r)
+{
+    uint16_t owner = ref_owner(r);
+    unsigned level = ref_level(r);
+    struct session *s = &e->sessions[owner];
+    uint64_t map = s->waiting.map;
+
+    backlog_push(&s->waiting, &e->store, level, slot);
+    if (map != s->waiting.map)
+        engine_show_tide(e, owner);
+    if (ref_flags(r) & REF_ANSWER)
+        s->n_answers++;
+    if (store_has_cell(r)) {
+        struct cell *c = store_cell(&e->store, r->cell);
+
+        s->waiting_bytes += wire_charge(c->size);
+        watch_quota(e, s);
+        pin(e, r);
+        if (level < WIRE_LEVELS) {
+            board_add(&e->board->priorities[level].waiting, 1);
+            board_add(&board_topic(e->board, c->topic)->waiting, 1);
+        }
+    }
+    s->n_waiting++;
+    engine_touch(e, owner);
+    engine_dirty(e, owner);
+}
+
+/* All of link_waiting() back but the place in the list. */
+static void count_off_waiting(struct engine *e, const struct reference *r)
+{
+    uint16_t owner = ref_owner(r);
+    unsigned level = ref_level(r);
+    struct session *s = &e->sessions[owner];
+
+    if (ref_flags(r) & REF_ANSWER)
+        s->n_answers--;
+    if (store_has_cell(r)) {
+        struct cell *c = store_cell(&e->store, r->cell);
+
+        s->waiting_bytes -= wire_charge(c->size);
+        watch_quota(e, s);
+        unpin(e, r);
+        if (level < WIRE_LEVELS) {
+            board_add(&e->board->priorities[level].waiting, (uint64_t)-1);
+            board_add(&board_topic(e->board, c->topic)->waiting, (uint64_t)-1);
+        }
+    }
+    s->n_waiting--;
+    engine_dirty(e, owner);
+}
+
+void engine_link(struct engine *e, uint32_t slot)
+{
+    struct reference *r = engine_reference(e, slot);
+
+    switch (ref_state(r)) {
+    case REF_WAIT:
+    case REF_DROPPED:
+        link_waiting(e, slot, r);
+        break;
+    case REF_OUT:
+        list_push(&e->sessions[ref_member(r)].out, &e->store, slot);
+        pin(e, r);
+        break;
+    case REF_FILTER:
+        list_push(&e->sessions[ref_owner(r)].filters, &e->store, slot);
+        e->sessions[ref_owner(r)].n_filters++;
+        engine_dirty(e, ref_owner(r));
+        break;
+    case REF_KEPT:
+        e->n_retained++;
+        e->retained_bytes += wire_charge(store_cell(&e->store, r->cell)->size);
+        break;
+    default:
+        break;
+    }
+    if (r->when != 0 && (ref_flags(r) & REF_ANSWER) == 0 && ref_state(r) != REF_DROPPED)
+        timers_set(&e->timers, slot, r->when);
+}
+
+/* The text of a frame that a reference keeps: its topic or filter. */
+static const char *kept_text(struct engine *e, uint32_t slot, size_t *size)
+{
+    struct wire_frame f;
+
+    store_get(&e->store, engine_reference(e, slot)->cell, e->out);
+    if (wire_get_request(e->out, engine_cell(e, slot)->size, &f) != WIRE_OK &&
+        wire_get_delivery(e->out, engine_cell(e, slot)->size, &f) != WIRE_OK)
+        f = (struct wire_frame){.text = ""};
+    *size = f.text_size;
+    return f.text;
+}
+
+/* Take a subscription out of the tree, unless the session has subscribed anew since. */
+static void forget_filter(struct engine *e, uint32_t slot)
+{
+    uint16_t row = ref_owner(engine_reference(e, slot));
+    size_t size;
+    const char *text = kept_text(e, slot, &size);
+
+    if (filters_find(&e->filters, text, size, row) != slot)
+        return;
+    filters_remove(&e->filters, text, size, row);
+    e->generation++;
+}
+
+/* The topic forgets its retained message, unless it has another one since. */
+static void forget_kept(struct engine *e, uint32_t slot)
+{
+    size_t size;
+    const char *text = kept_text(e, slot, &size);
+    struct topic *topic = topics_find(&e->topics, text, size);
+
+    if (topic != NULL && topic_kept(topic) == slot)
+        topics_keep(&e->topics, topic, 0);
+}
+
+/* What a reference counted for besides its place in a list of waiting ones. */
+static void count_off(struct engine *e, uint32_t slot)
+{
+    struct reference *r = engine_reference(e, slot);
+
+    switch (ref_state(r)) {
+    case REF_WAIT:
+    case REF_DROPPED:
+        count_off_waiting(e, r);
+        break;
+    case REF_OUT:
+        list_unlink(&e->sessions[ref_member(r)].out, &e->store, slot);
+        unpin(e, r);
+        break;
+    case REF_FILTER:
+        list_unlink(&e->sessions[ref_owner(r)].filters, &e->store, slot);
+        e->sessions[ref_owner(r)].n_filters--;
+        engine_dirty(e, ref_owner(r));
+        forget_filter(e, slot);
+        break;
+    case REF_KEPT:
+        e->n_retained--;
+        e->retained_bytes -= wire_charge(store_cell(&e->store, r->cell)->size);
+        forget_kept(e, slot);
+        break;
+    default:
+        break;
+    }
+    if (r->when != 0)
+        timers_clear(&e->timers, slot);
+}
+
+void engine_unlink(struct engine *e, uint32_t slot)
+{
+    const struct reference *r = engine_reference(e, slot);
+
+    if (ref_state(r) == REF_WAIT || ref_state(r) == REF_DROPPED) {
+        struct backlog *b = &e->sessions[ref_owner(r)].waiting;
+        uint64_t map = b->map;
+
+        backlog_unlink(b, &e->store, ref_level(r), slot);
+        if (map != b->map)
+            engine_show_tide(e, ref_owner(r));
+    }
+    count_off(e, slot);
+}
+
+uint32_t engine_make(struct engine *e, uint64_t word, uint32_t cell, uint32_t when)
+{
+    uint32_t slot = store_take(&e->store);
+    struct reference *r = engine_reference(e, slot);
+
+    persist_reference(r, e->next_age++, cell, when, word);
+    if (store_has_cell(r))
+        store_cell(&e->store, cell)->refs++;
+    engine_link(e, slot);
+    return slot;
+}
+
+static void let_go(struct engine *e, uint32_t slot)
+{
+    const struct reference *r = engine_reference(e, slot);
+    uint32_t cell = store_has_cell(r) ? r->cell : 0;
+
+    store_free(&e->store, slot);
+    if (cell != 0 && --store_cell(&e->store, cell)->refs == 0)
+        store_release(&e->store, cell);
+}
+
+void engine_end(struct engine *e, uint32_t slot)
+{
+    engine_unlink(e, slot);
+    let_go(e, slot);
+}
+
+void engine_end_unlinked(struct engine *e, uint32_t slot)
+{
+    count_off(e, slot);
+    let_go(e, slot);
+}
+
+void engine_change(struct engine *e, uint32_t slot, uint64_t word)
+{
+    engine_unlink(e, slot);
+    persist_word(engine_reference(e, slot), word);
+    engine_link(e, slot);
+}
+
+void engine_answer(struct engine *e, uint16_t row, uint8_t code, uint32_t number, uint32_t count)
+{
+    uint32_t limit = e->store.reference_pool.max / CONTROL_SHARE / e->n_rows;
+
+    if (store_pool_ready(&e->store.reference_pool) == 0)
+        return; /* the asker's own timeout tells it */
+    engine_make(e, REF_WORD(REF_WAIT, REF_ANSWER | REF_BARE, PERSIST_CONTROL, code, row, 0), number,
+                count);
+    if (e->sessions[row].n_answers > (limit > ANSWERS_MIN ? limit : ANSWERS_MIN))
+        e->sessions[row].end_code = WIRE_C_UNREAD_ANSWERS;
+}
+
+/* ---- Giving up
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+static uint8_t answer_code(enum drop_reason why)
+{
+    switch (why) {
+    case DROP_expired:
+        return WIRE_C_TIMEOUT;
+    case DROP_overflow:
+        return WIRE_C_DROPPED;
+    default:
+        return WIRE_C_PEER_DIED;
+    }
+}
+
+void engine_unanswered(struct engine *e, uint32_t slot, uint8_t code)
+{
+    const struct reference *r = engine_reference(e, slot);
+    const struct cell *c = engine_cell(e, slot);
+    const struct row *requester = engine_row(e, c->account);
+
+    if (c->refs > 1 || requester->state != ROW_LIVE || requester->age > r->age)
+        engine_end(e, slot);
+    else
+        engine_change(
+            e, slot,
+            REF_WORD(REF_WAIT, REF_ANSWER | REF_LATE, PERSIST_CONTROL, code, c->account, 0));
+}
+
+void engine_drop(struct engine *e, uint32_t slot, enum drop_reason why)
+{
+    struct reference *r = engine_reference(e, slot);
+    const struct cell *c = engine_cell(e, slot);
+    struct row *row = engine_row(e, ref_owner(r));
+
+    engine_count_drop(e, ref_owner(r), ref_level(r), c->topic, why, 1);
+    timers_clear(&e->timers, slot);
+    persist_u32(&r->when, (uint32_t)(row->missed + 1));
+    persist_word(r, REF_WORD(REF_DROPPED, ref_flags(r), ref_level(r), why, ref_owner(r), 0));
+    persist_u64(&row->missed, row->missed + 1);
+    engine_dropped(e, slot);
+}
+
+void engine_dropped(struct engine *e, uint32_t slot)
+{
+    const struct reference *r = engine_reference(e, slot);
+
+    if (ref_flags(r) & REF_REQUEST)
+        engine_unanswered(e, slot, answer_code((enum drop_reason)ref_tries(r)));
+    else
+        engine_end(e, slot);
+}

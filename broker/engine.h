@@ -1,0 +1,255 @@
+/* The engine: everything that decides. Pure; floor 3: no system call, no clock, no file.
+ *
+ * It is given memory (ledger, store, board), frames (route.h), outcomes of sends (pump.h), deaths
+ * and the time (life.h), and leaves what is to be done in lists that the shell carries out after
+ * the turn. This header is what those files share: the state, and the verbs that make and end
+ * references. */
+#ifndef MQBROKER_BROKER_ENGINE_H
+#define MQBROKER_BROKER_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "broker/backlog.h"
+#include "broker/filters.h"
+#include "broker/persist.h"
+#include "broker/store.h"
+#include "broker/timers.h"
+#include "broker/topics.h"
+#include "libclient/board.h"
+
+enum engine_overflow {
+    ENGINE_DROP_OLDEST = 0,
+    ENGINE_DISCONNECT = 1,
+};
+
+/* Why a delivery was given up: the order of BOARD_DROPS. */
+#define ENGINE_DROP(key, unit, sentence) DROP_##key,
+enum drop_reason { BOARD_DROPS(ENGINE_DROP) N_DROPS };
+
+/* Why a publish was not taken: the order of BOARD_REFUSALS. */
+#define ENGINE_REFUSAL(key, unit, sentence) REFUSAL_##key,
+enum refusal_reason { BOARD_REFUSALS(ENGINE_REFUSAL) N_REFUSALS };
+
+/* What may change while the broker runs. */
+struct engine_settings {
+    uint64_t backlog_size;  /* bytes of cells; more waiting for one session is over its quota */
+    uint64_t stall_timeout; /* nanoseconds (P7) */
+    uint64_t retained_size; /* bytes of cells */
+    uint32_t max_subscriptions;
+    enum engine_overflow overflow;
+};
+
+struct engine_memory {
+    struct ledger *ledger; /* header set */
+    void *store;
+    struct board_header *board; /* formatted, or the one of the broker that was killed */
+};
+
+/* What is derived of a session; by row. */
+struct session {
+    struct backlog waiting; /* WAIT references it owns */
+    struct list out;        /* OUT references of which it is the member */
+    struct list filters;    /* its FILTER references */
+    uint32_t n_filters;
+    uint32_t n_answers; /* among those waiting */
+    uint32_t n_waiting;
+    uint64_t waiting_bytes; /* their cells; one shared by several sessions counts for each */
+    uint64_t charged;       /* of its window; also by who had the row before (P4) */
+    uint64_t short_since;   /* out of room since then; 0: is not */
+    uint64_t over_since;    /* over its quota since then; 0: is not */
+    uint64_t ending_since;
+    uint32_t stalled; /* P7: batches that it has yet to take until it no longer counts as stalled;
+                         0: it is not */
+    uint32_t room;    /* free places in its queue, as last known */
+    uint8_t kept;     /* blocked: no room beyond these reserved places; BLOCKED_NOT: it is not */
+    uint8_t end_code; /* why it is being ended; WIRE_C_OK: by itself */
+    bool room_fresh;  /* `room` was asked of the kernel just now */
+    bool touched;     /* stands in engine.touched */
+    bool dirty;       /* stands in engine.dirty */
+    bool nudge;       /* has half of its window back: wake it (P5) */
+    bool dead;        /* its process: nobody reads its queue any more */
+};
+
+enum { BLOCKED_NOT = 0xff };
+
+/* Rows, each at most once. */
+struct rows {
+    uint16_t *rows;
+    uint32_t n;
+};
+
+enum { BATCH_MAX = WIRE_QUEUE_MAX / WIRE_ANSWER_SIZE }; /* frames in a batch */
+
+struct engine {
+    struct ledger *ledger;
+    struct landing *landing;
+    struct store store;
+    struct board_header *board;
+    struct engine_settings settings;
+
+    uint32_t n_rows;
+    struct session *sessions;
+    struct filters filters;
+    struct topics topics;
+    struct timers timers;
+    uint64_t
+        generation; /* of subscriptions and names: owners found in an older one are found again */
+    uint64_t window;
+    uint64_t retained_bytes;
+    uint32_t n_retained;
+    uint32_t n_short; /* sessions out of room */
+    uint32_t n_over;  /* over quota */
+    uint32_t n_stalled;
+    uint32_t n_live;
+    uint64_t next_stall_check;
+    uint64_t now; /* nanoseconds of CLOCK_BOOTTIME, as the shell said last */
+    uint64_t next_age;
+
+    /* To be carried out by the shell. */
+    struct rows touched; /* to be pumped */
+    struct rows dirty;   /* their words on the board are to be written: engine_show() */
+    struct rows making;  /* to be given a queue: life_made() or life_refused() */
+    struct rows ending;  /* wait for the request queues to be seen empty: life_quiet() */
+    struct rows leaving; /* their queues are to be removed: life_gone() */
+
+    /* For the next registration: from the shell, which draws anew once it was used. */
+    uint8_t fresh_token[WIRE_TOKEN_SIZE];
+    bool token_used;
+    uint64_t wall; /* nanoseconds of CLOCK_REALTIME, for the board */
+    uint32_t uid;  /* whose clients these are (private mode: the broker's own) */
+
+    /* Scratch. */
+    uint16_t *owners; /* found by the search that is going on */
+    uint32_t n_owners;
+    uint64_t *owner_marks; /* by row: the mark of the last search that found it */
+    uint64_t owner_mark;
+    uint32_t batch[BATCH_MAX]; /* slots of the batch that is being sent */
+    uint32_t n_batch;
+    uint64_t batch_number;
+    uint8_t batch_list;
+    uint8_t batch_level;
+    bool batch_repeats;  /* it is the one in doubt */
+    uint32_t batch_size; /* bytes of its frames */
+    uint8_t out[WIRE_QUEUE_MAX];
+};
+
+/* Derived memory for an empty engine. Follow with start(). 0 or -ENOMEM. */
+int engine_init(struct engine *e, const struct engine_memory *memory,
+                const struct engine_settings *settings);
+void engine_deinit(struct engine *e);
+
+static inline struct row *engine_row(const struct engine *e, uint16_t i)
+{
+    return &e->ledger->rows[i];
+}
+
+static inline struct reference *engine_reference(const struct engine *e, uint32_t slot)
+{
+    return store_reference(&e->store, slot);
+}
+
+/* The bytes of a reference that has a cell. */
+static inline struct cell *engine_cell(const struct engine *e, uint32_t slot)
+{
+    return store_cell(&e->store, engine_reference(e, slot)->cell);
+}
+
+static inline void rows_add(struct rows *list, uint16_t row)
+{
+    list->rows[list->n++] = row;
+}
+
+/* The session has something to be sent, or its words changed. Each stands in the list once. */
+static inline void engine_touch(struct engine *e, uint16_t row)
+{
+    if (!e->sessions[row].touched) {
+        e->sessions[row].touched = true;
+        rows_add(&e->touched, row);
+    }
+}
+
+static inline void engine_dirty(struct engine *e, uint16_t row)
+{
+    if (!e->sessions[row].dirty) {
+        e->sessions[row].dirty = true;
+        rows_add(&e->dirty, row);
+    }
+}
+
+/* Write the words of dirty sessions to the board: grant, waiting, charged … */
+void engine_show(struct engine *e);
+
+/* Make a reference: fill a slot that is ready, with the next age. Its derived place (list, counts,
+ * deadline) is engine_link()'s. Real only after the commit. Room was made sure of: never fails. */
+uint32_t engine_make(struct engine *e, uint64_t word, uint32_t cell, uint32_t when);
+
+/* Put a reference where its word says: into a list, into the counts of its cell, under its
+ * deadline. Also at start. */
+void engine_link(struct engine *e, uint32_t slot);
+
+/* The opposite; the word is still the old one. */
+void engine_unlink(struct engine *e, uint32_t slot);
+
+/* End a reference: unlink, free its slot, and its cells if it was the last to reach them. */
+void engine_end(struct engine *e, uint32_t slot);
+
+/* The same for one that is in no list any more. */
+void engine_end_unlinked(struct engine *e, uint32_t slot);
+
+/* Change the word of a linked reference: state, owner, member. One store. */
+void engine_change(struct engine *e, uint32_t slot, uint64_t word);
+
+/* Make an answer without bytes to `number` (and the `count - 1` after it). Too many unread ones end
+ * the session. */
+void engine_answer(struct engine *e, uint16_t row, uint8_t code, uint32_t number, uint32_t count);
+
+/* References and cells that publishes may still take; the rest is for control frames (P6). */
+uint32_t engine_free_references(const struct engine *e);
+uint32_t engine_free_cells(const struct engine *e);
+
+/* True: the normal request queue is not to be read now (P6). */
+bool engine_is_tight(const struct engine *e);
+
+/* How much memory the next landing may need: the shell allocates until both are ready. */
+bool engine_wants_references(const struct engine *e);
+bool engine_wants_cells(const struct engine *e);
+
+/* Give a delivery up: counted exactly for its session, then ended; the last delivery of an
+ * unanswered request becomes the answer to it. */
+void engine_drop(struct engine *e, uint32_t slot, enum drop_reason why);
+
+/* The second half of that, also at start for one that is found DROPPED. */
+void engine_dropped(struct engine *e, uint32_t slot);
+
+/* An unanswered request's delivery ends without a reply: it becomes the answer `code`, if it is the
+ * last one and its requester is still there; otherwise it just ends. The reference is linked. */
+void engine_unanswered(struct engine *e, uint32_t slot, uint8_t code);
+
+/* A deadline for a reference, from nanoseconds of CLOCK_BOOTTIME; 0: none. */
+uint32_t engine_when(uint64_t expiry);
+
+/* Whether this WAIT reference may have gone out in the batch whose fate is not known (K3). */
+bool engine_in_doubt(const struct engine *e, const struct reference *r);
+
+/* Post the answer to a registration on the board. */
+void engine_post(struct engine *e, uint64_t nonce, uint8_t code, uint32_t number1,
+                 uint64_t number2);
+
+/* The priorities that wait for it, and its newest number, on the board (P1). */
+void engine_show_tide(struct engine *e, uint16_t row);
+
+/* The row's identity on the board. */
+void engine_show_identity(struct engine *e, uint16_t row);
+
+/* Count a refused publish. */
+void engine_count_refusal(struct engine *e, uint16_t row, enum refusal_reason why);
+
+/* Count deliveries given up; `topic` is the topic's row. */
+void engine_count_drop(struct engine *e, uint16_t row, unsigned level, uint32_t topic,
+                       enum drop_reason why, uint64_t n);
+
+/* Code of a WELCOME among the answers: not on the wire. */
+enum { ENGINE_WELCOME = 0xff };
+
+#endif

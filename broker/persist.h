@@ -1,0 +1,316 @@
+/* What survives a kill: the layouts of ledger and store, and every store to them (rule E1).
+ *
+ * After the kill of a process, program order is all that counts: what was stored stands in the
+ * shared pages, in the order of the stores. So each function here is one such store (or a few to
+ * what nobody believes yet) between compiler fences, and needs no instruction more. In the death
+ * test each of them is a place to die: PERSIST_POINT() comes before every store.
+ *
+ * Members marked *derived* lie in the same memory for the sake of the cache, but are never believed
+ * after a start. They are written plainly, anywhere. */
+#ifndef MQBROKER_BROKER_PERSIST_H
+#define MQBROKER_BROKER_PERSIST_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "libclient/wire.h"
+
+#ifdef PERSIST_DEATHS
+void persist_point(void); /* the death test's: may not return */
+#define PERSIST_POINT() persist_point()
+#else
+#define PERSIST_POINT() ((void)0)
+#endif
+
+#define PERSIST_MAGIC UINT32_C(0x4c51424d) /* "MBQL" */
+
+enum {
+    PERSIST_LAYOUT = 1,
+    PERSIST_ENDS =
+        1024, /* references that one landing can end: at least as many as frames fit an envelope */
+    PERSIST_CONTROL = 32, /* level of answers: above all priorities */
+};
+
+/* ---- Ledger
+ * ------------------------------------------------------------------------------------------------------
+ */
+
+enum ledger_state {
+    LEDGER_RUNNING = 1,
+    LEDGER_STOPPING = 2, /* a clean stop has begun: whoever starts next finishes the removal (K9) */
+};
+
+struct ledger_header {
+    uint32_t magic;
+    uint32_t layout;
+    uint32_t n_rows;
+    uint32_t state;
+    uint32_t n_references; /* geometry of the store */
+    uint32_t n_cells;
+    uint32_t references_allocated; /* so many have memory behind them */
+    uint32_t cells_allocated;
+    uint64_t committed; /* references of this age and above are not real */
+    uint64_t reserved[3];
+};
+
+enum landing_from {
+    LANDING_NORMAL = 0,
+    LANDING_URGENT = 1,
+};
+
+/* The one place where envelopes are received (K4). */
+struct landing {
+    uint64_t age; /* `committed` when it was received: below `committed` now means routed */
+    uint64_t received;
+    uint32_t row; /* whose `received` that is; WIRE_NO_SESSION: nobody's */
+    uint16_t from;
+    uint16_t reserved;
+    uint32_t n_ends;
+    uint32_t ends[PERSIST_ENDS]; /* what ends after the commit */
+    _Alignas(4096) uint8_t bytes[WIRE_QUEUE_MAX];
+};
+
+enum row_state {
+    ROW_FREE = 0,
+    ROW_MAKING = 1, /* registered; its queue may not be there yet (K7) */
+    ROW_LIVE = 2,
+    ROW_ENDING = 3, /* dead or gone; what it left is being taken away (L1) */
+};
+
+/* A session. */
+struct row {
+    uint32_t state; /* enum row_state */
+    uint32_t publish_only;
+    uint64_t age; /* of the session: what is older was another's */
+    uint32_t uid;
+    uint32_t pid;
+    uint64_t pid_start;
+    uint8_t token[WIRE_TOKEN_SIZE];
+    uint64_t nonce;
+    char name[WIRE_NAME_MAX + 1];
+    uint64_t inode; /* of its reply queue */
+    uint32_t depth;
+    uint32_t width;
+    uint64_t since;    /* nanoseconds of CLOCK_REALTIME */
+    uint64_t send;     /* the intent, ROW_SEND() */
+    uint64_t upto;     /* age of the youngest plain reference in the batch in doubt */
+    uint64_t received; /* bytes of window it has used, ever */
+    uint64_t missed;   /* messages dropped for it, ever */
+    uint64_t effect;   /* age its last will was given */
+    uint64_t reserved[9];
+};
+
+/* row.send: number of the newest batch 48 | list 7 | kernel level 7 | spare 1 | doubt 1 */
+#define ROW_SEND(number, list, level, doubt)                                                       \
+    ((uint64_t)(number) << 16 | (uint64_t)(list) << 9 | (uint64_t)(level) << 2 | (uint64_t)(doubt))
+
+static inline uint64_t row_number(const struct row *row)
+{
+    return row->send >> 16;
+}
+static inline unsigned row_list(const struct row *row)
+{
+    return (unsigned)(row->send >> 9) & 0x7f;
+}
+static inline unsigned row_level(const struct row *row)
+{
+    return (unsigned)(row->send >> 2) & 0x7f;
+}
+static inline bool row_in_doubt(const struct row *row)
+{
+    return (row->send & 1) != 0;
+}
+
+struct ledger {
+    struct ledger_header header;
+    _Alignas(4096) struct landing landing;
+    struct row rows[];
+};
+
+static inline size_t ledger_size(uint32_t n_rows)
+{
+    return sizeof(struct ledger) + n_rows * sizeof(struct row);
+}
+
+/* ---- Store
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+enum reference_state {
+    REF_FREE = 0,
+    REF_WAIT = 1,    /* to be sent to its owner */
+    REF_OUT = 2,     /* sent; something must come back */
+    REF_LATER = 3,   /* returned with a delay */
+    REF_KEPT = 4,    /* the retained message of its topic */
+    REF_FILTER = 5,  /* a subscription */
+    REF_MEMBER = 6,  /* of a group */
+    REF_WILL = 7,    /* a last will */
+    REF_DROPPED = 8, /* being counted */
+};
+
+enum reference_flag {
+    REF_ANSWER = 1, /* goes out as an ANSWER (or WELCOME) frame, not as its bytes */
+    REF_BARE =
+        2, /* an answer without bytes: `cell` is the number it answers, `when` how many it covers */
+    REF_REQUEST = 4, /* a reply is owed once it is OUT */
+    REF_ACK = 8,     /* an acknowledgement is owed */
+    REF_HELD = 16,   /* its payload is held in a pool */
+    REF_DURABLE = 32,
+    REF_LATE = 64, /* came into its list by a change of owner: not part of a batch that was in doubt
+                      then */
+    REF_RETAINED = 128, /* delivered because of a new subscription */
+};
+
+/* One thing that must still happen. `word` is the single truth about it and stored last:
+ * state 8 | flags 8 | level 8 | tries 8 | owner 16 | member 16, from the lowest bits up. `tries` is
+ * an answer's code and a dropped one's reason. */
+struct reference {
+    uint64_t word;
+    uint64_t age;
+    uint32_t cell;
+    uint32_t when; /* deadline in 10 ms of CLOCK_BOOTTIME; 0: none */
+    uint32_t next; /* derived: its place in a list */
+    uint32_t prev; /* derived */
+};
+
+#define REF_WORD(state, flags, level, tries, owner, member)                                        \
+    ((uint64_t)(state) | (uint64_t)(flags) << 8 | (uint64_t)(level) << 16 |                        \
+     (uint64_t)(tries) << 24 | (uint64_t)(owner) << 32 | (uint64_t)(member) << 48)
+
+static inline unsigned ref_state(const struct reference *r)
+{
+    return (unsigned)r->word & 0xff;
+}
+static inline unsigned ref_flags(const struct reference *r)
+{
+    return (unsigned)(r->word >> 8) & 0xff;
+}
+static inline unsigned ref_level(const struct reference *r)
+{
+    return (unsigned)(r->word >> 16) & 0xff;
+}
+static inline unsigned ref_tries(const struct reference *r)
+{
+    return (unsigned)(r->word >> 24) & 0xff;
+}
+static inline uint16_t ref_owner(const struct reference *r)
+{
+    return (uint16_t)(r->word >> 32);
+}
+static inline uint16_t ref_member(const struct reference *r)
+{
+    return (uint16_t)(r->word >> 48);
+}
+
+enum { REF_NOBODY = 0xffff }; /* an owner or member that is no session: the retained store */
+
+/* The name of a delivery, as a client carries it back: slot and age. */
+static inline uint64_t ref_name(uint32_t slot, uint64_t age)
+{
+    return (uint64_t)slot << 40 | (age & UINT64_C(0xffffffffff));
+}
+
+enum { STORE_SLOTS_MAX = 1 << 24 }; /* slots that a name can tell apart */
+
+/* Bytes. A cell has no state: it is in use if a live reference reaches it. */
+struct cell {
+    uint32_t next;    /* 0: the last one */
+    uint32_t size;    /* of the frame */
+    uint64_t born;    /* nanoseconds of CLOCK_BOOTTIME */
+    uint16_t account; /* row of the publisher */
+    uint16_t reserved;
+    uint32_t refs; /* derived: live references to it */
+    uint32_t
+        pins; /* derived: those held by sessions; while there are any, the publisher is charged */
+    uint32_t topic; /* derived: the topic's row on the board */
+    uint8_t bytes[WIRE_FIRST_CELL];
+};
+
+/* What follows in a longer frame. */
+struct cell_more {
+    uint32_t next;
+    uint8_t bytes[WIRE_NEXT_CELL];
+};
+
+_Static_assert(sizeof(struct ledger_header) == 64, "layout");
+_Static_assert(sizeof(struct landing) == 16384, "layout");
+_Static_assert(offsetof(struct landing, bytes) % 4096 == 0, "layout");
+_Static_assert(sizeof(struct row) == 256, "layout");
+_Static_assert(sizeof(struct reference) == 32, "layout");
+_Static_assert(sizeof(struct cell) == WIRE_CELL_SIZE, "layout");
+_Static_assert(sizeof(struct cell_more) == WIRE_CELL_SIZE, "layout");
+
+/* ---- The stores
+ * --------------------------------------------------------------------------------------------------
+ */
+
+static inline void persist_u64(uint64_t *word, uint64_t value)
+{
+    PERSIST_POINT();
+    atomic_signal_fence(memory_order_seq_cst);
+    __atomic_store_n(word, value, __ATOMIC_RELAXED);
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+static inline void persist_u32(uint32_t *word, uint32_t value)
+{
+    PERSIST_POINT();
+    atomic_signal_fence(memory_order_seq_cst);
+    __atomic_store_n(word, value, __ATOMIC_RELAXED);
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* A reference becomes what it is. Before the commit of its landing it is nobody's, whatever its
+ * word says. */
+static inline void persist_reference(struct reference *r, uint64_t age, uint32_t cell,
+                                     uint32_t when, uint64_t word)
+{
+    persist_u64(&r->age, age);
+    persist_u32(&r->cell, cell);
+    persist_u32(&r->when, when);
+    persist_u64(&r->word, word);
+}
+
+/* A change of the truth about one. */
+static inline void persist_word(struct reference *r, uint64_t word)
+{
+    persist_u64(&r->word, word);
+}
+
+/* Bytes of a cell that no live reference reaches yet. */
+static inline void persist_bytes(uint8_t *to, const uint8_t *from, size_t size)
+{
+    PERSIST_POINT();
+    memcpy(to, from, size);
+}
+
+/* All references made so far become real. */
+static inline void persist_commit(struct ledger *ledger, uint64_t next_age)
+{
+    persist_u64(&ledger->header.committed, next_age);
+}
+
+/* The intent to send a batch, and its end (K3). */
+static inline void persist_send(struct row *row, uint64_t send)
+{
+    persist_u64(&row->send, send);
+}
+
+static inline void persist_row_state(struct row *row, enum row_state state)
+{
+    persist_u32(&row->state, (uint32_t)state);
+}
+
+/* The landing is empty again. */
+static inline void persist_clear(struct landing *landing, size_t size)
+{
+    PERSIST_POINT();
+    atomic_signal_fence(memory_order_seq_cst);
+    memset(landing->bytes, 0, size);
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+#endif

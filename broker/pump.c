@@ -1,0 +1,443 @@
+/* From references to batches.
+ *
+ * The intent comes first: the session's row names the batch by its number, its list and the age of
+ * its last reference, so that a start knows exactly which references may have gone out. Then the
+ * batch is sent, then its references are marked, then the intent is taken back. All of a batch are
+ * plain references of one list, from its head on; so a range of ages names them. */
+#include "broker/pump.h"
+
+enum {
+    KEPT_LOW = 3,    /* places of a reply queue that stay free of levels below 24 (P2) */
+    KEPT_URGENT = 1, /* … and of all but STOPPED and ENDED (K9) */
+};
+
+static uint8_t kept_of(unsigned list)
+{
+    return list >= WIRE_URGENT ? KEPT_URGENT : KEPT_LOW;
+}
+
+/* ---- Stalled sessions (P7)
+ * --------------------------------------------------------------------------------------- */
+
+static bool over_quota(const struct engine *e, const struct session *s)
+{
+    return s->waiting_bytes > e->settings.backlog_size / 2;
+}
+
+/* Drop from the oldest of the lowest priority up: what keeps publishers out of room, and what is
+ * over the quota. */
+static void drop_oldest(struct engine *e, uint16_t row)
+{
+    struct session *s = &e->sessions[row];
+
+    for (unsigned level = 0; level < WIRE_LEVELS; level++) {
+        uint32_t next;
+
+        for (uint32_t slot = s->waiting.lists[level].head; slot != 0; slot = next) {
+            next = engine_reference(e, slot)->next;
+            if (e->n_short == 0 && !over_quota(e, s))
+                return;
+            if (over_quota(e, s) || e->sessions[engine_cell(e, slot)->account].short_since != 0)
+                engine_drop(e, slot, DROP_overflow);
+        }
+    }
+}
+
+/* ---- Frames
+ * ------------------------------------------------------------------------------------------------------
+ */
+
+static uint32_t put_welcome(const struct engine *e, uint16_t i, uint8_t *out)
+{
+    const struct row *row = engine_row(e, i);
+    struct wire_frame welcome = {
+        .nonce = row->nonce,
+        .token = row->token,
+        .session = i,
+        .depth = (uint16_t)row->depth,
+        .width = row->width,
+        .frame_max = e->board->frame_max,
+        .window = e->window,
+    };
+
+    return (uint32_t)wire_put_welcome(out, &welcome);
+}
+
+static uint32_t put_answer(const struct engine *e, const struct reference *r, uint8_t *out)
+{
+    uint8_t code = (uint8_t)ref_tries(r);
+
+    if (code == ENGINE_WELCOME)
+        return put_welcome(e, ref_owner(r), out);
+    if (ref_flags(r) & REF_BARE)
+        return (uint32_t)wire_put_answer(out, code, r->cell, r->when);
+    return (uint32_t)wire_put_answer(
+        out, code, (uint32_t)wire_message_number(store_cell(&e->store, r->cell)->bytes), 1);
+}
+
+static uint32_t frame_size(const struct engine *e, const struct reference *r)
+{
+    if (ref_flags(r) & REF_ANSWER)
+        return ref_tries(r) == ENGINE_WELCOME ? WIRE_WELCOME_SIZE : WIRE_ANSWER_SIZE;
+    return store_cell(&e->store, r->cell)->size;
+}
+
+/* One copy, and the word that is this delivery's own. */
+static uint32_t put_frame(const struct engine *e, uint32_t slot, uint8_t *out)
+{
+    const struct reference *r = engine_reference(e, slot);
+    unsigned flags = ref_flags(r);
+
+    if (flags & REF_ANSWER)
+        return put_answer(e, r, out);
+    store_get(&e->store, r->cell, out);
+    if (flags & REF_REQUEST)
+        wire_patch_number(out, ref_name(slot, r->age));
+    if (flags & REF_RETAINED)
+        wire_patch_type(out, WIRE_MESSAGE, WIRE_F_RETAIN);
+    return store_cell(&e->store, r->cell)->size;
+}
+
+/* ---- The batch
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+static void begin(struct engine *e, uint64_t number, unsigned list, unsigned level)
+{
+    e->n_batch = 0;
+    e->batch_number = number;
+    e->batch_list = (uint8_t)list;
+    e->batch_level = (uint8_t)level;
+    e->batch_repeats = false;
+}
+
+static bool expired(const struct engine *e, const struct reference *r)
+{
+    return r->when != 0 && (ref_flags(r) & REF_ANSWER) == 0 &&
+           wire_message_expiry(store_cell(&e->store, r->cell)->bytes) <= e->now;
+}
+
+/* Choose from the head of the list until the next does not fit. Returns the size of the frames. */
+static uint32_t gather(struct engine *e, uint16_t row, uint32_t width, uint64_t *upto)
+{
+    uint32_t size = 0;
+    uint32_t next;
+
+    *upto = 0;
+    for (uint32_t slot = e->sessions[row].waiting.lists[e->batch_list].head; slot != 0;
+         slot = next) {
+        struct reference *r = engine_reference(e, slot);
+
+        next = r->next;
+        if (expired(e, r)) {
+            engine_drop(e, slot, DROP_expired);
+            continue;
+        }
+        if (frame_size(e, r) > width - size || e->n_batch == BATCH_MAX)
+            break;
+        if (ref_flags(r) & REF_LATE) /* from here on part of a batch like any other */
+            persist_word(r, r->word & ~((uint64_t)REF_LATE << 8));
+        size += put_frame(e, slot, e->out + WIRE_BATCH_SIZE + size);
+        if (r->age > *upto)
+            *upto = r->age;
+        e->batch[e->n_batch++] = slot;
+    }
+    return size;
+}
+
+/* The same for the batch in doubt: the set that the row names (K3). */
+static uint32_t gather_doubt(struct engine *e, uint16_t row, uint32_t width)
+{
+    uint32_t size = 0;
+    uint32_t next;
+
+    for (uint32_t slot = e->sessions[row].waiting.lists[e->batch_list].head; slot != 0;
+         slot = next) {
+        const struct reference *r = engine_reference(e, slot);
+
+        next = r->next;
+        if (!engine_in_doubt(e, r) || frame_size(e, r) > width - size || e->n_batch == BATCH_MAX)
+            continue;
+        size += put_frame(e, slot, e->out + WIRE_BATCH_SIZE + size);
+        e->batch[e->n_batch++] = slot;
+    }
+    return size;
+}
+
+static void seal(struct engine *e, uint16_t i, uint32_t frames, struct pump_batch *batch)
+{
+    const struct session *s = &e->sessions[i];
+    const struct row *row = engine_row(e, i);
+    uint64_t grant = row->received + (e->window > s->charged ? e->window - s->charged : 0);
+
+    e->batch_size = frames;
+    wire_put_batch(e->out, i, e->batch_level, e->batch_number, grant, row->missed,
+                   WIRE_BATCH_SIZE + frames);
+    *batch = (struct pump_batch){
+        .bytes = e->out, .size = WIRE_BATCH_SIZE + frames, .level = e->batch_level};
+}
+
+/* Say on the board that this batch stands in the queue: readers keep order by it (P1). Level first,
+ * then what no longer waits. */
+static void announce(struct engine *e, uint16_t row)
+{
+    struct board_row *b = board_row(e->board, row);
+    uint64_t levels = e->sessions[row].waiting.map & UINT32_MAX;
+
+    atomic_store_explicit(&b->level[e->batch_level], (uint32_t)e->batch_number,
+                          memory_order_relaxed);
+    atomic_store_explicit(&b->tide, levels << 32 | (uint32_t)e->batch_number, memory_order_release);
+}
+
+/* ---- What was sent
+ * -----------------------------------------------------------------------------------------------
+ */
+
+static void welcome_sent(struct engine *e, uint16_t row)
+{
+    board_add(&e->board->totals.registered, 1);
+    engine_post(e, engine_row(e, row)->nonce, WIRE_C_OK, row, 0);
+}
+
+static void count_out(struct engine *e, const struct reference *r)
+{
+    const struct cell *c = store_cell(&e->store, r->cell);
+    struct board_priority *p = &e->board->priorities[ref_level(r)];
+    uint64_t waited = e->now > c->born ? (e->now - c->born) / 1000 : 0;
+
+    board_add(&p->wait[board_bucket(waited)], 1);
+    board_add(&board_topic(e->board, c->topic)->out, 1);
+}
+
+/* A reference of the batch has gone: it ends, or waits for what comes back. It is unlinked already
+ * if `unlinked`. */
+static void mark(struct engine *e, uint16_t row, uint32_t slot)
+{
+    const struct reference *r = engine_reference(e, slot);
+    unsigned flags = ref_flags(r);
+
+    if (flags & REF_ANSWER) {
+        if (ref_tries(r) == ENGINE_WELCOME)
+            welcome_sent(e, row);
+        engine_end(e, slot);
+        return;
+    }
+    count_out(e, r);
+    if (flags & REF_REQUEST)
+        engine_change(e, slot,
+                      REF_WORD(REF_OUT, flags, ref_level(r), ref_tries(r), ref_owner(r), row));
+    else
+        engine_end(e, slot);
+}
+
+static void mark_all(struct engine *e, uint16_t row)
+{
+    for (uint32_t i = 0; i < e->n_batch; i++)
+        mark(e, row, e->batch[i]);
+}
+
+/* The batch is out: the intent is gone, the board says so. */
+static void conclude(struct engine *e, uint16_t row)
+{
+    persist_send(engine_row(e, row), ROW_SEND(e->batch_number, e->batch_list, e->batch_level, 0));
+    announce(e, row);
+}
+
+static void count_batch(struct engine *e, uint16_t row, uint32_t n, uint32_t size)
+{
+    struct board_row *b = board_row(e->board, row);
+
+    board_add(&e->board->totals.batches_out, 1);
+    board_add(&b->batches_out, 1);
+    if (e->batch_list == PERSIST_CONTROL)
+        return;
+    board_add(&e->board->totals.messages_out, n);
+    board_add(&e->board->totals.bytes_out, size);
+    board_add(&e->board->priorities[e->batch_list].out, n);
+    board_add(&b->out, n);
+    board_add(&b->bytes_out, size);
+}
+
+/* ---- The verbs
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+/* Is there a place for this list? PUMP_BATCH: yes. */
+static int admit(struct session *s, unsigned list)
+{
+    uint8_t kept = kept_of(list);
+
+    if (s->kept != BLOCKED_NOT && kept >= s->kept)
+        return PUMP_BLOCKED;
+    if (s->room > kept)
+        return PUMP_BATCH;
+    if (!s->room_fresh)
+        return PUMP_ASK;
+    s->kept = kept;
+    return PUMP_BLOCKED;
+}
+
+/* Half of its window is back: a batch without frames wakes it, if its queue is empty and it may be
+ * asleep on it (P5). */
+static int next_nudge(struct engine *e, uint16_t i, struct pump_batch *batch)
+{
+    struct session *s = &e->sessions[i];
+    struct row *row = engine_row(e, i);
+
+    if (!s->room_fresh)
+        return PUMP_ASK;
+    s->nudge = false;
+    if (s->room < row->depth)
+        return PUMP_NOTHING; /* it has something to read, and looks at its grant then */
+    begin(e, row_number(row) + 1, PERSIST_CONTROL, WIRE_CONTROL);
+    seal(e, i, 0, batch);
+    persist_u64(&row->upto, 0);
+    persist_send(row, ROW_SEND(e->batch_number, e->batch_list, e->batch_level, 1));
+    return PUMP_BATCH;
+}
+
+static int next_batch(struct engine *e, uint16_t i, struct pump_batch *batch)
+{
+    struct session *s = &e->sessions[i];
+    struct row *row = engine_row(e, i);
+
+    for (;;) {
+        int list = backlog_highest(&s->waiting);
+        uint64_t upto;
+        uint32_t size;
+        int outcome;
+
+        if (list < 0)
+            return s->nudge ? next_nudge(e, i, batch) : PUMP_NOTHING;
+        outcome = admit(s, (unsigned)list);
+        if (outcome != PUMP_BATCH)
+            return outcome;
+        begin(e, row_number(row) + 1, (unsigned)list, (unsigned)list);
+        size = gather(e, i, row->width - WIRE_BATCH_SIZE, &upto);
+        if (e->n_batch == 0)
+            continue; /* all of the list had expired */
+        s->nudge = false;
+        seal(e, i, size, batch);
+        persist_u64(&row->upto, upto);
+        persist_send(row, ROW_SEND(e->batch_number, list, list, 1)); /* the intent stands */
+        return PUMP_BATCH;
+    }
+}
+
+/* After a start: the same batch under the same number, before anything else. */
+static int next_doubt(struct engine *e, uint16_t i, struct pump_batch *batch)
+{
+    struct session *s = &e->sessions[i];
+    const struct row *row = engine_row(e, i);
+    uint32_t size;
+    int outcome;
+
+    begin(e, row_number(row), row_list(row), row_level(row));
+    size = gather_doubt(e, i, row->width - WIRE_BATCH_SIZE);
+    if (e->n_batch == 0) { /* all were marked: it had gone */
+        conclude(e, i);
+        return PUMP_NOTHING;
+    }
+    outcome = admit(s, row_list(row));
+    if (outcome == PUMP_BATCH) {
+        e->batch_repeats = true;
+        seal(e, i, size, batch);
+    }
+    return outcome;
+}
+
+int pump_next(struct engine *e, uint16_t i, struct pump_batch *batch)
+{
+    const struct row *row = engine_row(e, i);
+
+    if (row->state != ROW_LIVE)
+        return PUMP_NOTHING;
+    if (row_in_doubt(row)) {
+        int outcome = next_doubt(e, i, batch);
+
+        if (outcome != PUMP_NOTHING)
+            return outcome;
+    }
+    if (e->sessions[i].stalled > 0 && e->settings.overflow == ENGINE_DROP_OLDEST)
+        drop_oldest(e, i);
+    return next_batch(e, i, batch);
+}
+
+void pump_room(struct engine *e, uint16_t row, uint32_t room)
+{
+    e->sessions[row].room = room;
+    e->sessions[row].room_fresh = true;
+}
+
+/* Its whole queue was read once since it stalled: it lives, and has the patience of its publishers
+ * again. */
+static void show_progress(struct engine *e, uint16_t row)
+{
+    struct session *s = &e->sessions[row];
+
+    if (s->stalled == 0 || --s->stalled > 0)
+        return;
+    e->n_stalled--;
+    engine_dirty(e, row);
+}
+
+static void sent(struct engine *e, uint16_t row)
+{
+    uint32_t n = e->n_batch;
+
+    mark_all(e, row);
+    conclude(e, row);
+    count_batch(e, row, n, e->batch_size);
+    show_progress(e, row);
+    engine_dirty(e, row);
+}
+
+void pump_sent(struct engine *e, uint16_t row)
+{
+    struct session *s = &e->sessions[row];
+
+    s->room--;
+    s->room_fresh = false;
+    sent(e, row);
+}
+
+void pump_full(struct engine *e, uint16_t i)
+{
+    struct session *s = &e->sessions[i];
+    struct row *row = engine_row(e, i);
+
+    if (!e->batch_repeats) /* what was in doubt before stays so; this number was never used */
+        persist_send(row, ROW_SEND(row_number(row) - 1, 0, 0, 0));
+    s->room = 0;
+    s->room_fresh = false;
+    board_add(&e->board->totals.full_queues, 1);
+}
+
+void pump_edge(struct engine *e, uint16_t row)
+{
+    struct session *s = &e->sessions[row];
+
+    s->kept = BLOCKED_NOT;
+    s->room = 0;
+    s->room_fresh = false;
+    engine_touch(e, row);
+}
+
+void pump_settle(struct engine *e, uint16_t i)
+{
+    const struct row *row = engine_row(e, i);
+
+    begin(e, row_number(row), row_list(row), row_level(row));
+    e->batch_size = gather_doubt(e, i, row->width - WIRE_BATCH_SIZE);
+    sent(e, i);
+}
+
+void pump_farewell(struct engine *e, uint16_t i, uint8_t type, uint8_t code,
+                   struct pump_batch *batch)
+{
+    struct row *row = engine_row(e, i);
+
+    begin(e, row_number(row) + 1, 0, 0);
+    persist_send(row, ROW_SEND(e->batch_number, 0, 0, 0));
+    seal(e, i, (uint32_t)wire_put_end(e->out + WIRE_BATCH_SIZE, type, code), batch);
+}

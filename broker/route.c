@@ -1,0 +1,633 @@
+/* From an envelope to references.
+ *
+ * Everything a landing leaves is made first, then committed by one store, and only then is ended
+ * what it ends: a kill at any point between leaves either nothing or all of it. What is read here
+ * lies in memory that only the kernel and the broker write, so it is checked once, in place.
+ *
+ * A frame is refused alone: it is counted, answered if its sender asked for that, and the next one
+ * is routed. */
+#include "broker/route.h"
+
+#include "broker/life.h"
+#include "broker/pump.h"
+#include "libclient/topic.h"
+
+/* One landing while it is routed. */
+struct routing {
+    struct engine *e;
+    uint16_t row;
+    uint64_t
+        received;  /* charge of its publishes, refused ones included: the client counted them too */
+    uint64_t n_in; /* messages taken, and their bytes, of `priority` */
+    uint64_t bytes_in;
+    uint8_t priority;
+    /* Confirms that fared alike and follow each other: one answer for all (K10). */
+    uint8_t confirm_code;
+    uint32_t confirm_first;
+    uint32_t confirm_count;
+};
+
+void route_expect(struct engine *e, enum landing_from from)
+{
+    e->landing->from = (uint16_t)from;
+    persist_u64(&e->landing->age, e->ledger->header.committed);
+}
+
+/* ---- Answers and counters
+ * ---------------------------------------------------------------------------------------- */
+
+static void flush_confirms(struct routing *t)
+{
+    if (t->confirm_count > 0)
+        engine_answer(t->e, t->row, t->confirm_code, t->confirm_first, t->confirm_count);
+    t->confirm_count = 0;
+}
+
+static void confirm(struct routing *t, uint32_t number, uint8_t code)
+{
+    if (t->confirm_count > 0 && code == t->confirm_code &&
+        number == t->confirm_first + t->confirm_count) {
+        t->confirm_count++;
+        return;
+    }
+    flush_confirms(t);
+    t->confirm_code = code;
+    t->confirm_first = number;
+    t->confirm_count = 1;
+}
+
+/* Tell the sender how its message fared, if it wants to know. */
+static void tell(struct routing *t, const struct wire_frame *f, uint8_t code)
+{
+    if (f->type == WIRE_REQUEST && code != WIRE_C_OK)
+        engine_answer(t->e, t->row, code, (uint32_t)f->number, 1);
+    else if (f->flags & WIRE_F_CONFIRM)
+        confirm(t, (uint32_t)f->number, code);
+}
+
+static void refuse(struct routing *t, const struct wire_frame *f, enum refusal_reason why,
+                   uint8_t code)
+{
+    engine_count_refusal(t->e, t->row, why);
+    tell(t, f, code);
+}
+
+static void flush_counts(struct routing *t)
+{
+    struct board_header *b = t->e->board;
+    struct board_row *row = board_row(b, t->row);
+
+    if (t->n_in == 0)
+        return;
+    board_add(&b->totals.messages_in, t->n_in);
+    board_add(&b->totals.bytes_in, t->bytes_in);
+    board_add(&b->priorities[t->priority].in, t->n_in);
+    board_add(&row->in, t->n_in);
+    board_add(&row->bytes_in, t->bytes_in);
+    t->n_in = 0;
+    t->bytes_in = 0;
+}
+
+static void count_in(struct routing *t, const struct wire_frame *f)
+{
+    if (f->priority != t->priority) {
+        flush_counts(t);
+        t->priority = f->priority;
+    }
+    t->n_in++;
+    t->bytes_in += f->size;
+}
+
+/* End this after the commit: what has come back, or was replaced. */
+static void end_later(struct engine *e, uint32_t slot)
+{
+    if (e->landing->n_ends >= PERSIST_ENDS)
+        return; /* more than an envelope has frames */
+    persist_u32(&e->landing->ends[e->landing->n_ends], slot);
+    persist_u32(&e->landing->n_ends, e->landing->n_ends + 1);
+}
+
+/* ---- Who gets it
+ * -------------------------------------------------------------------------------------------------
+ */
+
+/* One delivery a session, however many of its subscriptions match (L3). */
+static void found_owner(void *context, uint16_t row)
+{
+    struct engine *e = context;
+
+    if (e->owner_marks[row] == e->owner_mark)
+        return;
+    e->owner_marks[row] = e->owner_mark;
+    e->owners[e->n_owners++] = row;
+}
+
+static void find_named(struct engine *e, const char *name, size_t size)
+{
+    for (uint32_t i = 0; i < e->n_rows; i++) {
+        const struct row *row = engine_row(e, (uint16_t)i);
+
+        if (row->state == ROW_LIVE && strlen(row->name) == size &&
+            memcmp(row->name, name, size) == 0)
+            found_owner(e, (uint16_t)i);
+    }
+}
+
+/* The sessions that get what is published to this topic. They are looked for once a topic and
+ * change of subscriptions. */
+static const uint16_t *owners_of(struct engine *e, struct topic *topic, uint32_t *n)
+{
+    const uint16_t *owners = topic_owners(topic, e->generation, n);
+    size_t size;
+    const char *name = topic_name(topic, &size);
+
+    if (owners != NULL)
+        return owners;
+    e->owner_mark++;
+    e->n_owners = 0;
+    if (name[0] == '@')
+        find_named(e, name + 1, size - 1);
+    else
+        filters_match(&e->filters, name, size, found_owner, e);
+    *n = e->n_owners;
+    topic_set_owners(topic, e->generation, e->owners, e->n_owners);
+    return e->owners;
+}
+
+/* The topic of a message, if one may publish to it. What has an entry was valid when it was made.
+ * NULL: not a topic. */
+static struct topic *topic_of(struct engine *e, const struct wire_frame *f)
+{
+    struct topic *topic = topics_find(&e->topics, f->text, f->text_size);
+
+    if (topic == NULL && topic_valid(f->text, f->text_size))
+        topic = topics_add(&e->topics, f->text, f->text_size);
+    return topic;
+}
+
+/* ---- Messages
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+/* The frame's bytes, as they will be delivered but for the name of a request. 0: no room. */
+static uint32_t put(struct routing *t, const struct wire_frame *f, uint16_t flags, uint64_t number,
+                    uint32_t topic)
+{
+    struct engine *e = t->e;
+    uint32_t cell = 0;
+
+    if (wire_cells(f->size) <= engine_free_cells(e))
+        cell = store_put(&e->store, f->bytes, f->size, t->row, e->now);
+    if (cell == 0)
+        return 0;
+
+    struct cell *c = store_cell(&e->store, cell);
+
+    c->topic = topic;
+    wire_patch_type(c->bytes, WIRE_MESSAGE, flags);
+    wire_patch_number(c->bytes, number);
+    return cell;
+}
+
+static bool over_window(const struct routing *t, const struct wire_frame *f)
+{
+    return t->e->sessions[t->row].charged + wire_charge(f->size) > t->e->window;
+}
+
+/* Why a message is not even looked at; 0: it may pass. */
+static uint8_t objection(struct routing *t, const struct wire_frame *f, enum refusal_reason *why)
+{
+    if (f->expiry != 0 && f->expiry <= t->e->now) {
+        *why = REFUSAL_late;
+        return WIRE_C_TIMEOUT;
+    }
+    if (over_window(t, f)) {
+        *why = REFUSAL_window;
+        return WIRE_C_WINDOW;
+    }
+    return 0;
+}
+
+static void forget_kept(struct engine *e, struct topic *topic)
+{
+    if (topic_kept(topic) != 0)
+        end_later(e, topic_kept(topic));
+    topics_keep(&e->topics, topic, 0);
+}
+
+/* Keep the message as its topic's last one; an empty one forgets (MQTT 3.3.1.3). False: no room to
+ * keep it. */
+static bool keep(struct routing *t, const struct wire_frame *f, struct topic *topic, uint32_t cell)
+{
+    struct engine *e = t->e;
+
+    if (f->payload_size == 0) {
+        forget_kept(e, topic);
+        return true;
+    }
+    if (cell == 0 || engine_free_references(e) == 0 ||
+        e->retained_bytes + wire_charge(f->size) > e->settings.retained_size) {
+        engine_count_refusal(e, t->row, REFUSAL_retained_full);
+        return false;
+    }
+    forget_kept(e, topic);
+    topics_keep(&e->topics, topic,
+                engine_make(e, REF_WORD(REF_KEPT, 0, f->priority, 0, REF_NOBODY, 0), cell,
+                            engine_when(f->expiry)));
+    return true;
+}
+
+static void deliver(struct routing *t, const struct wire_frame *f, const uint16_t *owners,
+                    uint32_t n, uint32_t cell)
+{
+    unsigned flags = f->type == WIRE_REQUEST ? REF_REQUEST : 0;
+    uint32_t when = engine_when(f->expiry);
+
+    for (uint32_t i = 0; i < n; i++)
+        engine_make(t->e, REF_WORD(REF_WAIT, flags, f->priority, 0, owners[i], 0), cell, when);
+}
+
+/* PUBLISH and REQUEST. */
+static void route_message(struct routing *t, const struct wire_frame *f)
+{
+    struct engine *e = t->e;
+    enum refusal_reason why;
+    uint8_t code = objection(t, f, &why);
+    bool retain = f->type == WIRE_PUBLISH && (f->flags & WIRE_F_RETAIN) != 0;
+    bool request = f->type == WIRE_REQUEST;
+    struct topic *topic;
+    const uint16_t *owners;
+    uint32_t n;
+    uint32_t cell = 0;
+
+    t->received += wire_charge(f->size);
+    if (code != 0) {
+        refuse(t, f, why, code);
+        return;
+    }
+    topic = topic_of(e, f);
+    if (topic == NULL) {
+        refuse(t, f, REFUSAL_bad_topic, WIRE_C_BAD_TOPIC);
+        return;
+    }
+    owners = owners_of(e, topic, &n);
+    if (n > 0 || (retain && f->payload_size > 0)) {
+        if (n < engine_free_references(e))
+            cell =
+                put(t, f, request ? WIRE_F_REQUEST : 0, request ? f->number : 0, topic_row(topic));
+        if (cell == 0) {
+            refuse(t, f, REFUSAL_store_full, WIRE_C_STORE_FULL);
+            return;
+        }
+    }
+    count_in(t, f);
+    board_add(&board_topic(e->board, topic_row(topic))->in, 1);
+    board_add(&board_topic(e->board, topic_row(topic))->bytes_in, f->size);
+    deliver(t, f, owners, n, cell);
+    if (n == 0) {
+        board_add(&e->board->totals.unmatched, 1);
+        board_add(&board_topic(e->board, topic_row(topic))->unmatched, 1);
+    }
+    if (request)
+        board_add(&e->board->totals.requests, 1);
+    if (retain && !keep(t, f, topic, cell))
+        code = WIRE_C_RETAINED_FULL;
+    if (cell != 0 && store_cell(&e->store, cell)->refs == 0)
+        store_release(&e->store, cell); /* only to be kept, and was not */
+    tell(t, f, request && n == 0 ? WIRE_C_NO_SUBSCRIBER : code);
+}
+
+/* The delivery that a name stands for, if the session was really sent it; 0: none. */
+static uint32_t named(struct engine *e, uint16_t row, uint64_t name)
+{
+    uint32_t slot = (uint32_t)(name >> 40);
+    struct reference *r = engine_reference(e, slot);
+
+    if (slot == 0 || slot >= e->store.reference_pool.high || ref_name(slot, r->age) != name)
+        return 0;
+    if (ref_state(r) == REF_WAIT && ref_owner(r) == row && engine_in_doubt(e, r))
+        pump_settle(e, row); /* it had gone */
+    return ref_state(r) == REF_OUT && ref_member(r) == row ? slot : 0;
+}
+
+static void route_reply(struct routing *t, const struct wire_frame *f)
+{
+    struct engine *e = t->e;
+    enum refusal_reason why = REFUSAL_stray;
+    uint8_t code = objection(t, f, &why);
+    uint32_t slot = named(e, t->row, f->number);
+    const struct cell *asked = slot == 0 ? NULL : engine_cell(e, slot);
+    uint32_t cell = 0;
+
+    t->received += wire_charge(f->size);
+    if (code == 0 && slot != 0 && engine_row(e, asked->account)->state == ROW_LIVE &&
+        engine_row(e, asked->account)->age < engine_reference(e, slot)->age) {
+        why = REFUSAL_store_full;
+        if (engine_free_references(e) > 0)
+            cell = put(t, f, WIRE_F_REPLY, wire_message_number(asked->bytes), asked->topic);
+    }
+    if (cell == 0) {
+        engine_count_refusal(e, t->row, why);
+    } else {
+        count_in(t, f);
+        board_add(&e->board->totals.replies, 1);
+        engine_make(e, REF_WORD(REF_WAIT, 0, f->priority, 0, asked->account, 0), cell,
+                    engine_when(f->expiry));
+    }
+    if (slot != 0 && (cell != 0 || why == REFUSAL_stray))
+        end_later(e, slot);
+}
+
+/* ---- Control
+ * -----------------------------------------------------------------------------------------------------
+ */
+
+struct retained_search {
+    struct routing *t;
+    const struct wire_frame *filter;
+};
+
+static void deliver_kept(void *context, struct topic *topic)
+{
+    const struct retained_search *search = context;
+    struct engine *e = search->t->e;
+    const struct reference *kept = engine_reference(e, topic_kept(topic));
+    size_t size;
+    const char *name = topic_name(topic, &size);
+
+    if (topic_match(search->filter->text, search->filter->text_size, name, size) &&
+        engine_free_references(e) > 0)
+        engine_make(e, REF_WORD(REF_WAIT, REF_RETAINED, ref_level(kept), 0, search->t->row, 0),
+                    kept->cell, kept->when);
+}
+
+/* Add the filter to the tree and make the reference that keeps it. Returns the code of the answer.
+ */
+static uint8_t add_filter(struct routing *t, const struct wire_frame *f)
+{
+    struct engine *e = t->e;
+    uint32_t limit = e->settings.max_subscriptions;
+    uint32_t slot;
+    uint32_t cell;
+
+    if (filters_find(&e->filters, f->text, f->text_size, t->row) != 0)
+        return WIRE_C_OK;
+    if (e->sessions[t->row].n_filters >= limit)
+        return WIRE_C_TOO_MANY_FILTERS;
+    if (e->filters.n >= e->store.reference_pool.max / 4 || engine_free_references(e) < 2 ||
+        wire_cells(f->size) > engine_free_cells(e))
+        return WIRE_C_STORE_FULL;
+    cell = store_put(&e->store, f->bytes, f->size, t->row, e->now);
+    if (cell == 0)
+        return WIRE_C_STORE_FULL;
+    slot = engine_make(e, REF_WORD(REF_FILTER, 0, 0, 0, t->row, 0), cell, 0);
+    if (filters_add(&e->filters, f->text, f->text_size, t->row, slot) != FILTERS_OK) {
+        engine_end(e, slot);
+        return WIRE_C_STORE_FULL;
+    }
+    e->generation++;
+    return WIRE_C_OK;
+}
+
+static void route_subscribe(struct routing *t, const struct wire_frame *f)
+{
+    struct engine *e = t->e;
+    struct retained_search search = {t, f};
+    uint8_t code;
+
+    if (engine_row(e, t->row)->publish_only)
+        code = WIRE_C_PUBLISH_ONLY;
+    else if (!topic_filter_valid(f->text, f->text_size))
+        code = WIRE_C_BAD_FILTER;
+    else
+        code = add_filter(t, f);
+    engine_answer(e, t->row, code, (uint32_t)f->number, 1);
+    if (code == WIRE_C_OK && (f->flags & WIRE_F_NO_RETAINED) == 0)
+        topics_each_kept(&e->topics, deliver_kept, &search);
+}
+
+static void route_unsubscribe(struct routing *t, const struct wire_frame *f)
+{
+    struct engine *e = t->e;
+    uint32_t slot = filters_find(&e->filters, f->text, f->text_size, t->row);
+
+    if (slot != 0) {
+        filters_remove(&e->filters, f->text, f->text_size, t->row);
+        e->generation++;
+        end_later(e, slot);
+    }
+    engine_answer(e, t->row, slot != 0 ? WIRE_C_OK : WIRE_C_NOT_SUBSCRIBED, (uint32_t)f->number, 1);
+}
+
+/* What ran out of time in the reply queue. The topic is believed as far as there is such a one. */
+static void route_report(struct routing *t, const struct wire_frame *f)
+{
+    struct engine *e = t->e;
+    const struct topic *topic = topics_find(&e->topics, f->text, f->text_size);
+    uint32_t row = topic != NULL ? topic_row(topic) : e->board->n_topics - 1;
+
+    board_add(&e->board->drops.unread, f->number);
+    board_add(&board_row(e->board, t->row)->drops.unread, f->number);
+    board_add(&board_topic(e->board, row)->drops.unread, f->number);
+}
+
+/* Control frames that a session sends, and BYE, which takes effect when its queues were seen empty
+ * (L1). */
+static void route_bye(struct routing *t)
+{
+    struct row *row = engine_row(t->e, t->row);
+
+    if (row->state != ROW_LIVE)
+        return;
+    board_add(&t->e->board->totals.said_bye, 1);
+    life_leave(t->e, t->row, WIRE_C_OK);
+}
+
+static void route_frame(struct routing *t, const struct wire_frame *f)
+{
+    switch (f->type) {
+    case WIRE_PUBLISH:
+    case WIRE_REQUEST:
+        route_message(t, f);
+        break;
+    case WIRE_REPLY:
+        route_reply(t, f);
+        break;
+    case WIRE_SUBSCRIBE:
+        route_subscribe(t, f);
+        break;
+    case WIRE_UNSUBSCRIBE:
+        route_unsubscribe(t, f);
+        break;
+    case WIRE_REPORT:
+        route_report(t, f);
+        break;
+    case WIRE_BYE:
+        route_bye(t);
+        break;
+    default: /* REGISTER, from within a session */
+        board_add(&t->e->board->rejects.frame, 1);
+        break;
+    }
+}
+
+/* ---- Landings
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+static void reject(struct engine *e, int outcome)
+{
+    struct board_rejects *r = &e->board->rejects;
+
+    switch (outcome) {
+    case WIRE_E_MAGIC:
+        board_add(&r->magic, 1);
+        break;
+    case WIRE_E_VERSION:
+        board_add(&r->version, 1);
+        break;
+    case WIRE_E_LENGTH:
+        board_add(&r->length, 1);
+        break;
+    case WIRE_E_RESERVED:
+        board_add(&r->reserved, 1);
+        break;
+    default:
+        board_add(&r->truncated, 1);
+        break;
+    }
+}
+
+/* Equal, without telling by the time it takes how much of it is. */
+static bool same_token(const uint8_t *a, const uint8_t *b)
+{
+    unsigned differs = 0;
+
+    for (unsigned i = 0; i < WIRE_TOKEN_SIZE; i++)
+        differs |= (unsigned)(a[i] ^ b[i]);
+    return differs == 0;
+}
+
+static bool authentic(struct engine *e, const struct wire_envelope *envelope)
+{
+    const struct row *row;
+
+    if (envelope->session >= e->n_rows ||
+        (row = engine_row(e, envelope->session))->state < ROW_LIVE) {
+        board_add(&e->board->rejects.session, 1);
+        return false;
+    }
+    if (!same_token(row->token, envelope->token)) {
+        board_add(&e->board->rejects.token, 1);
+        return false;
+    }
+    return true;
+}
+
+/* Route the frames; what stands before a malformed one holds. */
+static void route_frames(struct routing *t, const struct wire_envelope *envelope)
+{
+    const uint8_t *at = envelope->frames;
+    size_t left = envelope->size;
+    struct wire_frame f;
+
+    while (left > 0) {
+        if (wire_get_request(at, left, &f) != WIRE_OK || f.size > t->e->board->frame_max) {
+            board_add(&t->e->board->rejects.frame, 1);
+            board_add(&board_row(t->e->board, t->row)->rejected, 1);
+            break;
+        }
+        route_frame(t, &f);
+        at += f.size;
+        left -= f.size;
+    }
+    flush_confirms(t);
+    flush_counts(t);
+}
+
+static void route_session(struct engine *e, const struct wire_envelope *envelope)
+{
+    struct routing t = {.e = e, .row = envelope->session};
+
+    route_frames(&t, envelope);
+    persist_u32(&e->landing->row, t.row);
+    persist_u64(&e->landing->received, engine_row(e, t.row)->received + t.received);
+}
+
+/* The one frame that comes without a session. */
+static void route_stranger(struct engine *e, const struct wire_envelope *envelope)
+{
+    struct wire_frame f;
+
+    persist_u32(&e->landing->row, WIRE_NO_SESSION);
+    if (wire_get_request(envelope->frames, envelope->size, &f) != WIRE_OK ||
+        f.type != WIRE_REGISTER || f.size != envelope->size)
+        board_add(&e->board->rejects.frame, 1);
+    else
+        life_register(e, &f);
+}
+
+/* Create, commit, end, clear: each step may be done again (K1). */
+static void finish(struct engine *e, size_t size)
+{
+    struct landing *landing = e->landing;
+
+    if (landing->row < e->n_rows) {
+        struct row *row = engine_row(e, (uint16_t)landing->row);
+
+        persist_u64(&row->received, landing->received);
+        engine_dirty(e, (uint16_t)landing->row);
+        if (e->sessions[landing->row].end_code != WIRE_C_OK && row->state == ROW_LIVE)
+            life_leave(e, (uint16_t)landing->row, e->sessions[landing->row].end_code);
+    }
+    for (uint32_t i = 0; i < landing->n_ends; i++) {
+        if (ref_state(engine_reference(e, landing->ends[i])) != REF_FREE)
+            engine_end(e, landing->ends[i]);
+    }
+    persist_u32(&landing->n_ends, 0);
+    persist_clear(landing, size);
+}
+
+void route(struct engine *e, size_t size)
+{
+    struct landing *landing = e->landing;
+    struct wire_envelope envelope;
+    int outcome;
+
+    if (size == 0) {
+        size = wire_envelope_length(landing->bytes);
+        if (size > sizeof(landing->bytes))
+            size = sizeof(landing->bytes);
+    }
+    e->next_age = e->ledger->header.committed + 1;
+    persist_u32(&landing->n_ends, 0);
+    board_add(&e->board->totals.envelopes_in, 1);
+    outcome = wire_get_envelope(landing->bytes, size, &envelope);
+    if (outcome != WIRE_OK) {
+        reject(e, outcome);
+    } else if (envelope.session == WIRE_NO_SESSION) {
+        route_stranger(e, &envelope);
+        persist_commit(e->ledger, e->next_age);
+        finish(e, size);
+        return;
+    } else if (authentic(e, &envelope)) {
+        route_session(e, &envelope);
+        persist_commit(e->ledger, e->next_age);
+        finish(e, size);
+        return;
+    }
+    persist_clear(landing, size);
+}
+
+bool route_resume(struct engine *e)
+{
+    struct landing *landing = e->landing;
+    bool there = wire_load32(landing->bytes) != 0;
+
+    if (there && landing->age < e->ledger->header.committed)
+        finish(e, 0);
+    else if (there)
+        route(e, 0);
+    persist_clear(landing, sizeof(landing->bytes));
+    return there;
+}
