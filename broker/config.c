@@ -32,16 +32,15 @@
 
 enum {
     FILE_MAX = 1 << 20, /* bytes of a file; more is not a configuration */
-    WINDOW_MIN =
-        64 << 10, /* bytes a publisher must be able to have under way: eight full queue messages */
-    WINDOW_MAX = 1 << 20, /* what more does not make faster (rule P4) */
-    REFERENCES_PER_CLIENT =
-        64, /* of which the eighth that is kept for control frames leaves 8 (rule P6) */
+    /* Bytes that a publisher must be able to have under way (eight full queue messages), and what
+     * more does not make faster (rule P4). */
+    WINDOW_MIN = 64 << 10,
+    WINDOW_MAX = 1 << 20,
+    /* An eighth is kept for control frames (rule P6): 8 for each client. */
+    REFERENCES_PER_CLIENT = 64,
 };
 
-/* ---- The table
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- The table ---- */
 
 enum kind { INTEGER, SIZE, DURATION, CHOICE };
 
@@ -118,9 +117,7 @@ void config_default(struct config *config)
         *value_of(config, key) = key->fallback;
 }
 
-/* ---- Errors
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- Errors ---- */
 
 /* A place in a file; line 0: the whole of it. */
 struct place {
@@ -192,9 +189,7 @@ static int fail_unknown(struct config_error *error, struct place place, const ch
                 name);
 }
 
-/* ---- Values
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- Values ---- */
 
 /* A number with a unit of the list right behind it. False: it is not that, or larger than an
  * int64_t. */
@@ -291,8 +286,7 @@ static int set_value(struct config *config, const struct key *key, const config_
     return -EINVAL;
 }
 
-/* ---- Values that have to fit each other
- * -------------------------------------------------------------------------- */
+/* ---- Values that have to fit each other ---- */
 
 /* The key to blame is the first of these that the file sets; of those that it does not, the default
  * holds. */
@@ -341,9 +335,7 @@ static int check_fit(const struct config *config, const struct place places[N_KE
     return 0;
 }
 
-/* ---- The text
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- The text ---- */
 
 /* A place in a text that is being looked over. */
 struct scanner {
@@ -416,40 +408,50 @@ static int scan(const char *text, const char *name, struct config_error *error)
     return r;
 }
 
-/* The text of a file, NUL-terminated, for the caller to free. 0 or -errno with `error` set. */
+/* Up to `size` bytes of a file, a pipe or what else `fd` is. Returns how many, or -errno. */
+static int read_all(int fd, char *out, int size)
+{
+    int n = 0;
+    ssize_t r;
+
+    while (n < size && (r = read(fd, out + n, (size_t)(size - n))) != 0) {
+        if (r > 0)
+            n += (int)r;
+        else if (errno != EINTR)
+            return -errno;
+    }
+    return n;
+}
+
+/* The text of a file, NUL-terminated. 0 or -errno with `error` set. The text is the caller's to
+ * free in either case. */
 static int read_text(const char *path, char **textp, struct config_error *error)
 {
+    struct place place = {path, 0};
+    const char *wrong = NULL;
+    char *text = *textp = malloc(FILE_MAX + 1);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    char *text = NULL;
-    size_t size = 0;
-    ssize_t n = -1;
-    int r = 0;
+    int n = text == NULL ? -ENOMEM : fd < 0 ? -errno : read_all(fd, text, FILE_MAX + 1);
 
-    if (fd >= 0 && (text = malloc(FILE_MAX + 1)) != NULL)
-        while ((n = read(fd, text + size, FILE_MAX + 1 - size)) > 0 || (n < 0 && errno == EINTR))
-            size += n > 0 ? (size_t)n : 0;
-    if (n < 0) {
-        r = -errno;
-        fail(error, (struct place){path, 0}, "cannot be read: %s", strerror(errno));
-    } else if (size > FILE_MAX) {
-        r = fail(error, (struct place){path, 0}, "is larger than a configuration can be");
-    } else if (memchr(text, '\0', size) != NULL) {
-        r = fail(error, (struct place){path, 0}, "is not a text: it has a NUL byte");
-    }
     if (fd >= 0)
         close(fd);
-    if (r < 0) {
-        free(text);
-        return r;
+    if (n < 0) {
+        fail(error, place, "cannot be read: %s", strerror(-n));
+        return n;
     }
-    text[size] = '\0';
-    *textp = text;
+    if (n > FILE_MAX)
+        wrong = "is larger than a configuration can be";
+    else if (memchr(text, '\0', (size_t)n) != NULL)
+        wrong = "is not a text: it has a NUL byte";
+    if (wrong != NULL) {
+        fail(error, place, "%s", wrong);
+        return -EINVAL;
+    }
+    text[n] = '\0';
     return 0;
 }
 
-/* ---- The whole
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- The whole ---- */
 
 /* Each setting into `config`. */
 static int apply(struct config *config, const config_t *parsed, const char *name,
@@ -498,7 +500,7 @@ int config_parse(struct config *config, const char *text, const char *name,
 
 int config_load(struct config *config, const char *path, struct config_error *error)
 {
-    char *text = NULL;
+    char *text;
     int r = read_text(path, &text, error);
 
     if (r == 0)
