@@ -33,9 +33,7 @@ static uint32_t smaller(uint64_t a, uint64_t b)
     return (uint32_t)(a < b ? a : b);
 }
 
-/* ---- The limits
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- The limits ---- */
 
 static int read_number(const char *path, uint32_t *out)
 {
@@ -65,9 +63,7 @@ int plan_read_limits(struct plan_limits *limits)
     return 0;
 }
 
-/* ---- The plan
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- The plan ---- */
 
 static uint64_t request_bytes(const struct plan *plan)
 {
@@ -126,9 +122,7 @@ uint32_t plan_width(const struct plan *plan, bool publish_only, uint32_t wide_in
     return publish_only || wide_in_use >= plan->n_wide ? plan->narrow : plan->wide;
 }
 
-/* ---- In words
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- In words ---- */
 
 /* 813440 as "813,440"; of a ring of results, so that a few can stand in one printf. */
 static const char *figure(uint64_t n)
