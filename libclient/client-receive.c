@@ -1,0 +1,232 @@
+/* Receiving: the three ways that users of POSIX queues know (blocking, non-blocking, notified), and
+ * a descriptor for the caller's loop. */
+#include "libclient/client.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+void client_fill(struct mqc_message *message, const struct wire_frame *frame,
+                 struct inbox_batch *batch)
+{
+    unsigned flags = 0;
+
+    if ((frame->flags & WIRE_F_RETAIN) != 0)
+        flags |= MQC_M_RETAINED;
+    if ((frame->flags & WIRE_F_REQUEST) != 0)
+        flags |= MQC_M_REQUEST;
+    if ((frame->flags & WIRE_F_REPLY) != 0)
+        flags |= MQC_M_REPLY;
+    *message = (struct mqc_message){
+        .topic = frame->text,
+        .payload = frame->payload,
+        .size = frame->payload_size,
+        .priority = frame->priority,
+        .flags = flags,
+        .number = frame->number,
+        .owner = batch,
+    };
+}
+
+static void fill_failed(struct mqc *c, struct mqc_message *message)
+{
+    struct request request;
+
+    requests_next_failed(&c->session.requests, &request);
+    *message = (struct mqc_message){
+        .topic = "",
+        .payload = "",
+        .priority = request.priority,
+        .flags = MQC_M_FAILED,
+        .number = request.number,
+        .error = client_code_error(request.code),
+    };
+}
+
+/* The next message of the inbox; false if there was none after all. The clock is read only for one
+ * that can expire. */
+static bool hand_out(struct mqc *c, struct mqc_message *message)
+{
+    struct wire_frame frame;
+
+    if (!session_peek(&c->session, &frame))
+        return false;
+    if (frame.expiry != 0 && frame.expiry <= client_boottime()) {
+        session_expire(&c->session, &frame);
+        return false;
+    }
+    client_fill(message, &frame, session_hand_out(&c->session, &frame));
+    return true;
+}
+
+/* Hand out the next message in order, without waiting. 0; -EAGAIN: there is none. */
+static int take(struct mqc *c, struct mqc_message *message)
+{
+    struct session *s = &c->session;
+    int r;
+
+    for (;;) {
+        switch ((enum session_step)session_next(s)) {
+        case SESSION_MESSAGE:
+            if (hand_out(c, message))
+                return 0;
+            break;
+        case SESSION_FAILED:
+            fill_failed(c, message);
+            return 0;
+        case SESSION_FETCH:
+            r = client_fetch(c);
+            if (r < 0 && (r != -EAGAIN || !session_has_something(s)))
+                return r;
+            break;
+        case SESSION_LINGER:
+            if (session_linger(s, client_monotonic()))
+                sched_yield();
+            break;
+        case SESSION_OVER:
+            return client_over(c);
+        }
+    }
+}
+
+/* Nothing stands anywhere: the descriptor says so too. */
+static void unring(struct mqc *c)
+{
+    uint64_t count;
+
+    if (c->rung && read(c->event_fd, &count, sizeof(count)) == sizeof(count))
+        c->rung = false;
+}
+
+/* Until when to sleep: requests that run out of time end a wait, so that they are told of even if
+ * the broker was killed. */
+static uint64_t wake_up(const struct mqc *c, uint64_t deadline)
+{
+    const struct requests *requests = &c->session.requests;
+    uint64_t now, moment;
+
+    if (requests->n_open == 0)
+        return deadline;
+    now = client_boottime();
+    moment = client_monotonic() + (requests->earliest > now ? requests->earliest - now : 0);
+    return moment < deadline ? moment : deadline;
+}
+
+static bool requests_ran_out(struct mqc *c)
+{
+    struct requests *requests = &c->session.requests;
+
+    return requests->n_open > 0 && requests_expire(requests, client_boottime());
+}
+
+/* Nothing stands, and the caller does not wait: what is gathered goes out as far as there is room.
+ */
+static int give_up(struct mqc *c, struct mqc_message *message)
+{
+    if (requests_ran_out(c))
+        return take(c, message);
+    unring(c);
+    client_report(c);
+    client_flush(c, 0);
+    return client_fail_plainly(-EAGAIN, "no message stands");
+}
+
+static int wait_for_one(struct mqc *c, struct mqc_message *message, uint64_t deadline)
+{
+    for (;;) {
+        bool late;
+        int r;
+
+        unring(c);
+        r = client_flush(c, deadline);
+        if (r == 0 && !session_has_something(&c->session) && !requests_ran_out(c))
+            r = client_sleep(c, wake_up(c, deadline));
+        if (r < 0 && r != -ETIMEDOUT)
+            return r;
+        late = r == -ETIMEDOUT && client_monotonic() >= deadline;
+        r = take(c, message);
+        if (r != -EAGAIN)
+            return r;
+        if (late)
+            return client_fail_plainly(-ETIMEDOUT, "no message came in time");
+    }
+}
+
+int mqc_receive(struct mqc *c, struct mqc_message *message, int timeout_ms)
+{
+    struct session *s;
+    int r = client_check_process(c);
+
+    if (r < 0)
+        return r;
+    if (message == NULL)
+        return client_fail_plainly(-EINVAL, "mqc_receive: no place for a message was given");
+    s = &c->session;
+    /* With an empty inbox, and nothing in the queue as far as the board says, the wait is the look.
+     */
+    if (timeout_ms == 0 || session_has_something(s) || s->ended != 0 || !session_quiet(s)) {
+        r = take(c, message);
+        if (r != -EAGAIN)
+            return r;
+    }
+    return timeout_ms == 0 ? give_up(c, message)
+                           : wait_for_one(c, message, client_deadline(timeout_ms));
+}
+
+void mqc_message_free(struct mqc_message *message)
+{
+    if (message == NULL || message->owner == NULL)
+        return;
+    inbox_release(message->owner);
+    message->owner = NULL;
+}
+
+/* ---- The caller's own loop ---- */
+
+static int make_descriptor(struct mqc *c)
+{
+    struct epoll_event readable = {.events = EPOLLIN};
+    int r;
+
+    c->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (c->event_fd >= 0)
+        c->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (c->epoll_fd >= 0 && epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, c->event_fd, &readable) == 0 &&
+        epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, c->reply.mqd, &readable) == 0) {
+        client_ring(c);
+        return 0;
+    }
+    r = -errno;
+    if (c->epoll_fd >= 0)
+        close(c->epoll_fd);
+    if (c->event_fd >= 0)
+        close(c->event_fd);
+    c->epoll_fd = c->event_fd = -1;
+    return client_fail_call(r, "cannot make a descriptor");
+}
+
+int mqc_fd(struct mqc *c)
+{
+    int r = client_check_process(c);
+
+    if (r == 0 && c->epoll_fd < 0)
+        r = make_descriptor(c);
+    return r < 0 ? r : c->epoll_fd;
+}
+
+int mqc_notify(struct mqc *c, const struct sigevent *event)
+{
+    int r = client_check_process(c);
+
+    if (r < 0)
+        return r;
+    if (mq_notify(c->reply.mqd, event) == 0)
+        return 0;
+    if (errno == EBUSY)
+        return client_fail_plainly(
+            -EBUSY, "somebody is registered for a notification of this handle already");
+    return client_fail_call(-errno, "cannot register for a notification");
+}

@@ -1,0 +1,354 @@
+/* What the calls of a client stand on: receiving, sending, and waiting for either.
+ *
+ * A handle sleeps in two places only: on its reply queue (client_sleep), where everything that can
+ * end a wait arrives, and, when a request queue is full, in the kernel's own list of senders
+ * (client_send), in slices, between which it empties its reply queue: who waits for room must not
+ * stop reading (P5).
+ *
+ * Before it sleeps on the reply queue it looks at its board row again for a short while, giving the
+ * processor away between looks, because waking a process costs several times what a whole round
+ * trip does. A look is a load from memory. It does so only while that has been paying: after some
+ * waits in vain it sleeps at once, and tries again now and then. */
+#include "libclient/client.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    SEND_SLICE_MS = 100, /* between looks at the board while a request queue is full */
+    CLOSE_MS = 1000,     /* for the goodbye */
+    CREDIT_MAX = 4,      /* waits in vain until looking again stops */
+    SKIP_MAX = 64,       /* waits without looking until it is tried again */
+};
+
+#define SECOND      UINT64_C(1000000000)
+#define MILLISECOND UINT64_C(1000000)
+#define SLEEP_SLICE (10 * SECOND) /* between looks at whether the session is still there */
+
+/* ---- Clocks ---- */
+
+static uint64_t read_clock(clockid_t clock)
+{
+    struct timespec now;
+
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
+}
+
+uint64_t client_monotonic(void)
+{
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+uint64_t client_boottime(void)
+{
+    return read_clock(CLOCK_BOOTTIME);
+}
+
+uint64_t client_deadline(int timeout_ms)
+{
+    return timeout_ms < 0 ? CLIENT_FOREVER
+                          : client_monotonic() + (uint64_t)timeout_ms * MILLISECOND;
+}
+
+/* ---- May it be used? ---- */
+
+static uint32_t board_state(const struct mqc *c)
+{
+    return atomic_load_explicit(&c->board->state, memory_order_relaxed);
+}
+
+int client_check_process(const struct mqc *c)
+{
+    if (c == NULL)
+        return client_fail_plainly(-EINVAL, "no handle was given (NULL)");
+    if (*c->ours == 0)
+        return client_fail_plainly(
+            -EPERM,
+            "the handle was opened before fork() by the parent process; open one in this process");
+    return 0;
+}
+
+int client_check(const struct mqc *c)
+{
+    int r = client_check_process(c);
+
+    if (r < 0)
+        return r;
+    if (c->session.ended != 0 || board_state(c) >= BOARD_STOPPING)
+        return client_over(c);
+    return 0;
+}
+
+/* Is the session still there? Its last batch says when it is not, so this finds only what goes
+ * wrong without a word: a reply queue that was removed by force, a broker that was started again
+ * without its memory. */
+static int check_session(const struct mqc *c)
+{
+    struct board_client_info info;
+
+    if (board_state(c) == BOARD_RUNNING && board_read_identity(c->session.row, &info) &&
+        info.nonce != c->session.nonce && queue_standing(&c->reply) <= 0)
+        return client_fail(-ECONNRESET,
+                           "broker '%s' does not know this session any more; open a new handle",
+                           c->instance);
+    return 0;
+}
+
+/* ---- Receiving ---- */
+
+int client_fetch(struct mqc *c)
+{
+    struct inbox_batch *batch = inbox_blank(&c->session.inbox);
+    unsigned level;
+    ssize_t n;
+
+    if (batch == NULL)
+        return client_fail_plainly(-ENOMEM, "no memory for a buffer to receive into");
+    n = queue_receive(&c->reply, batch->bytes, c->reply.width, &level);
+    if (n >= 0) {
+        session_arrive(&c->session, batch, (size_t)n, level);
+        return 0;
+    }
+    inbox_release(batch);
+    if (n != -EAGAIN)
+        return client_fail_call((int)n, "cannot receive from the reply queue");
+    session_found_empty(&c->session);
+    return -EAGAIN;
+}
+
+int client_drain(struct mqc *c)
+{
+    int r = 0;
+
+    while (r == 0 && !inbox_crowded(&c->session.inbox))
+        r = client_fetch(c);
+    return r == -EAGAIN ? 0 : r;
+}
+
+void client_ring(struct mqc *c)
+{
+    uint64_t one = 1;
+
+    if (c->event_fd < 0 || c->rung)
+        return;
+    if (session_has_something(&c->session) || c->session.ended != 0)
+        c->rung = write(c->event_fd, &one, sizeof(one)) == sizeof(one);
+}
+
+/* ---- Waiting ---- */
+
+static bool worth_looking(struct mqc *c)
+{
+    if (c->poll_ns == 0)
+        return false;
+    if (c->poll_credit > 0)
+        return true;
+    if (++c->poll_skipped < SKIP_MAX)
+        return false;
+    c->poll_skipped = 0;
+    return true;
+}
+
+/* True: the board says that something stands. */
+static bool look_again(struct mqc *c, uint64_t deadline)
+{
+    uint64_t now, until;
+
+    if (!session_quiet(&c->session))
+        return true;
+    if (!worth_looking(c))
+        return false;
+    now = client_monotonic();
+    until = deadline - now < c->poll_ns ? deadline : now + c->poll_ns;
+    while (client_monotonic() < until) {
+        sched_yield();
+        if (!session_quiet(&c->session)) {
+            c->poll_credit = CREDIT_MAX;
+            return true;
+        }
+    }
+    if (c->poll_credit > 0)
+        c->poll_credit--;
+    return false;
+}
+
+/* Sleep on the reply queue, no longer than a slice. */
+static int sleep_on_queue(struct mqc *c, uint64_t deadline)
+{
+    struct pollfd readable = {.fd = c->reply.mqd, .events = POLLIN};
+    uint64_t now = client_monotonic();
+    uint64_t rest = deadline > now ? deadline - now : 0;
+    struct timespec span;
+    int n;
+
+    if (rest > SLEEP_SLICE)
+        rest = SLEEP_SLICE;
+    span = (struct timespec){.tv_sec = (time_t)(rest / SECOND), .tv_nsec = (long)(rest % SECOND)};
+    n = ppoll(&readable, 1, &span, NULL);
+    if (n < 0 && errno != EINTR)
+        return client_fail_call(-errno, "cannot wait for the reply queue");
+    return n == 0 && rest == SLEEP_SLICE ? check_session(c) : 0;
+}
+
+int client_sleep(struct mqc *c, uint64_t deadline)
+{
+    if (deadline != CLIENT_FOREVER && client_monotonic() >= deadline)
+        return -ETIMEDOUT;
+    client_report(c);
+    if (look_again(c, deadline))
+        return 0;
+    if (board_state(c) == BOARD_STOPPED && queue_standing(&c->reply) <= 0)
+        return client_over(c);
+    return sleep_on_queue(c, deadline);
+}
+
+int client_await_call(struct mqc *c, uint64_t deadline)
+{
+    struct session *s = &c->session;
+    const struct request *call = requests_call(&s->requests);
+    bool look = !session_quiet(s);
+    int r;
+
+    for (;;) {
+        for (r = 0; look && r == 0 && call->state == REQUEST_OPEN;) {
+            if (inbox_full(&s->inbox))
+                return client_fail_plainly(
+                    -EDEADLK, "too many other messages came before the answer; receive them first");
+            r = client_fetch(c);
+        }
+        if (call->state != REQUEST_OPEN)
+            return 0;
+        if (r < 0 && r != -EAGAIN)
+            return r;
+        if (s->ended != 0)
+            return client_over(c);
+        r = client_sleep(c, deadline);
+        if (r < 0)
+            return r;
+        look = true;
+    }
+}
+
+/* ---- Sending ---- */
+
+static int send_patiently(struct mqc *c, const struct queue *q,
+                          const struct session_envelope *envelope, uint64_t deadline)
+{
+    int r = -EAGAIN;
+
+    while (r == -EAGAIN || r == -EINTR) {
+        uint64_t now = client_monotonic();
+        int slice = SEND_SLICE_MS;
+
+        if (now >= deadline)
+            return -ETIMEDOUT;
+        if (deadline - now < SEND_SLICE_MS * MILLISECOND)
+            slice = (int)((deadline - now) / MILLISECOND) + 1;
+        r = client_drain(c);
+        if (r == 0)
+            r = client_check(c);
+        if (r < 0)
+            return r;
+        r = queue_send_within(q, envelope->bytes, envelope->size, envelope->level, slice);
+    }
+    return r;
+}
+
+int client_send(struct mqc *c, struct session_envelope *envelope, uint64_t deadline)
+{
+    const struct queue *q = envelope->level >= WIRE_URGENT ? &c->urgent : &c->request;
+    int r;
+
+    session_seal(&c->session, envelope);
+    r = queue_try_send(q, envelope->bytes, envelope->size, envelope->level);
+    if (r == -EAGAIN && deadline != 0) {
+        r = send_patiently(c, q, envelope, deadline);
+        client_ring(c);
+    }
+    if (r < 0 && r != -EAGAIN && r != -ETIMEDOUT && r != -ESHUTDOWN && r != -ECONNRESET)
+        return client_fail_call(r, "cannot send to the request queue");
+    return r;
+}
+
+int client_flush(struct mqc *c, uint64_t deadline)
+{
+    int r;
+
+    if (!session_gathers(&c->session))
+        return 0;
+    r = client_send(c, &c->session.gathered, deadline);
+    if (r == 0)
+        session_clear(&c->session.gathered);
+    return r;
+}
+
+void client_report(struct mqc *c)
+{
+    struct session *s = &c->session;
+
+    while (s->reports.n > 0) {
+        uint32_t n = session_put_reports(s);
+
+        if (client_send(c, &s->alone, 0) < 0)
+            break;
+        reports_drop(&s->reports, n);
+    }
+}
+
+/* ---- The handle ---- */
+
+static void say_goodbye(struct mqc *c)
+{
+    uint64_t deadline = client_deadline(CLOSE_MS);
+
+    if (client_flush(c, deadline) < 0)
+        return;
+    client_report(c);
+    session_put_bye(&c->session);
+    client_send(c, &c->session.alone, deadline);
+}
+
+void mqc_close(struct mqc *c)
+{
+    if (c == NULL)
+        return;
+    if (c->session.welcomed && client_check(c) == 0)
+        say_goodbye(c);
+    if (c->epoll_fd >= 0)
+        close(c->epoll_fd);
+    if (c->event_fd >= 0)
+        close(c->event_fd);
+    queue_close(&c->reply);
+    queue_close(&c->urgent);
+    queue_close(&c->request);
+    segment_close(&c->segment);
+    session_deinit(&c->session);
+    if (c->ours != NULL)
+        munmap((void *)(uintptr_t)c->ours, 1);
+    free(c);
+}
+
+uint64_t mqc_missed(const struct mqc *c)
+{
+    uint64_t board, header;
+
+    if (client_check_process(c) < 0)
+        return 0;
+    board = board_get(&c->session.row->missed);
+    header = c->session.missed;
+    return board > header ? board : header;
+}
+
+const char *mqc_version(void)
+{
+#define TEXT(x)  #x
+#define TEXT2(x) TEXT(x)
+    return TEXT2(MQC_VERSION_MAJOR) "." TEXT2(MQC_VERSION_MINOR) "." TEXT2(MQC_VERSION_PATCH);
+}

@@ -1,0 +1,143 @@
+/* What the files of the client share: the handle, waiting, sending, sentences (floor 4; private,
+ * the public header is mqclient.h).
+ *
+ *   client.c          receiving, sending, waiting, room: what the calls stand on; options of a
+ * handle; close client-open.c     finding the broker and registering client-publish.c  publish,
+ * batching, confirms client-receive.c  receive, descriptor, notification client-request.c  the
+ * calls that wait for an answer: subscribe, request; reply client-error.c    sentences */
+#ifndef MQBROKER_LIBCLIENT_CLIENT_H
+#define MQBROKER_LIBCLIENT_CLIENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "libclient/board.h"
+#include "libclient/mqclient.h"
+#include "libclient/names.h"
+#include "libclient/queue.h"
+#include "libclient/segment.h"
+#include "libclient/session.h"
+
+#define CLIENT_FOREVER UINT64_MAX
+
+struct mqc {
+    struct session session;
+    struct segment segment; /* the board, mapped read-only */
+    const struct board_header *board;
+    struct queue request;
+    struct queue urgent;
+    struct queue reply;
+    const volatile uint8_t *ours; /* a page that a forked child finds zeroed (rule L4) */
+    bool publish_only;
+
+    /* Looking again before sleeping. */
+    uint64_t poll_ns;      /* for so long; 0: never */
+    unsigned poll_credit;  /* while it is above 0, it has been paying */
+    unsigned poll_skipped; /* waits since it stopped paying */
+
+    /* The caller's descriptor, rule P10. -1: not asked for. */
+    int epoll_fd;
+    int event_fd;
+    bool rung;
+
+    /* The topic that was checked last; publishers repeat themselves. */
+    size_t topic_size;
+    char topic[WIRE_TOPIC_MAX + 1];
+
+    char instance[NAMES_INSTANCE_MAX + 1];
+};
+
+/* ---- client.c
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+/* Clocks, in nanoseconds; and the moment `timeout_ms` from now, CLIENT_FOREVER if it is negative.
+ */
+uint64_t client_monotonic(void);
+uint64_t client_boottime(void);
+uint64_t client_deadline(int timeout_ms);
+
+/* May this process use the handle, and is the broker there? 0, -EPERM, -ESHUTDOWN, -ECONNRESET. Two
+ * loads. */
+int client_check(const struct mqc *c);
+
+/* The same for calls that still hand out what has arrived. */
+int client_check_process(const struct mqc *c);
+
+/* The session is over: why, in words. -ESHUTDOWN or -ECONNRESET. */
+int client_over(const struct mqc *c);
+
+/* Receive one batch into the inbox, without waiting. 0; -EAGAIN: none stands. */
+int client_fetch(struct mqc *c);
+
+/* Receive all that stands into the inbox, until it is crowded. 0 or -errno. */
+int client_drain(struct mqc *c);
+
+/* Wait until something stands in the reply queue, or may: 0. -ETIMEDOUT: the deadline has passed.
+ * -ESHUTDOWN, -ECONNRESET. */
+int client_sleep(struct mqc *c, uint64_t deadline);
+
+/* Send a sealed envelope to the queue of its level. Waits for room until the deadline, 0: not at
+ * all (-EAGAIN); -ETIMEDOUT. Meanwhile what arrives is read (rule P5). */
+int client_send(struct mqc *c, struct session_envelope *envelope, uint64_t deadline);
+
+/* Send what is gathered. */
+int client_flush(struct mqc *c, uint64_t deadline);
+
+/* Tell the broker what expired in the reply queue, as far as there is room. Never waits. */
+void client_report(struct mqc *c);
+
+/* A call that is not a receive has left something in the inbox: the caller's descriptor says so
+ * (rule P10). */
+void client_ring(struct mqc *c);
+
+/* Wait for an answer to the call that is open: until it is done, the deadline has passed
+ * (-ETIMEDOUT), or nothing more can be kept
+ * (-EDEADLK). 0: done. */
+int client_await_call(struct mqc *c, uint64_t deadline);
+
+/* ---- client-publish.c
+ * -----------------------------------------------------------------------------------------------
+ */
+
+/* Publish what is ready but for its number and its frame size. `confirm` gives it the next number
+ * of a confirm. Waits for room until the deadline, 0: not at all. 0; -EAGAIN, -EDEADLK, -ETIMEDOUT,
+ * -EMSGSIZE … */
+int client_publish(struct mqc *c, struct session_message *m, bool confirm, uint64_t deadline);
+
+/* Check a publication and begin a frame of it: topic, priority, payload. 0 or -EINVAL. */
+int client_begin(struct mqc *c, const struct mqc_publication *p, uint8_t type,
+                 struct session_message *m);
+
+/* ---- client-receive.c
+ * -----------------------------------------------------------------------------------------------
+ */
+
+/* A message for the user, from a frame in a batch whose hold becomes the message's. */
+void client_fill(struct mqc_message *message, const struct wire_frame *frame,
+                 struct inbox_batch *batch);
+
+/* ---- client-error.c
+ * -------------------------------------------------------------------------------------------------
+ */
+
+/* Keep a sentence for mqc_last_error() and return `error`. The second takes one that lives for
+ * ever, and costs nothing. */
+int client_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int client_fail_plainly(int error, const char *sentence);
+
+/* For a system call that failed in no particular way: "what: strerror". */
+int client_fail_call(int error, const char *what);
+
+/* A code that answers a publish, request or subscription, as an error: 0 for OK, else -errno with a
+ * sentence about `what`. */
+int client_fail_code(uint8_t code, const char *what);
+
+/* The same number without a sentence. */
+int client_code_error(uint8_t code);
+
+/* A refused registration. */
+int client_fail_refused(const struct mqc *c, const char *name, uint32_t code, uint32_t number1,
+                        uint64_t number2);
+
+#endif
