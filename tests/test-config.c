@@ -381,40 +381,72 @@ static void a_configuration_includes_no_other_file(void **state)
     parse("# @include \"/etc/passwd\"\n/*\n@include \"x\"\n*/");
 }
 
-static void the_shipped_file_equals_the_defaults_and_names_every_key(void **state)
-{
-    static const char *const keys[] = {"max_clients",  "queue_depth",   "store_size",
+static const char *const all_keys[] = {"max_clients",  "queue_depth",   "store_size",
                                        "references",   "topic_rows",    "max_subscriptions",
                                        "backlog_size", "stall_timeout", "retained_size",
                                        "poll_usec",    "overflow",      "log_level"};
+
+/* `text` has each key between these two. */
+static void assert_names_all_keys(const char *text, const char *before, const char *after)
+{
+    char key[80];
+
+    for (size_t i = 0; i < sizeof(all_keys) / sizeof(all_keys[0]); i++) {
+        snprintf(key, sizeof(key), "%s%s%s", before, all_keys[i], after);
+        if (strstr(text, key) == NULL)
+            fail_msg("\"%s\" is not explained", key);
+    }
+}
+
+/* A file of the source tree, for the caller to free. */
+static char *source(const char *name)
+{
+    char *text = calloc(1, 65536);
+    FILE *file = fopen(name, "re");
+
+    assert_non_null(text);
+    assert_non_null(file);
+    assert_true(fread(text, 1, 65535, file) > 0);
+    fclose(file);
+    return text;
+}
+
+static void the_shipped_file_equals_the_defaults(void **state)
+{
     struct config_error error = {""};
     struct config shipped, defaults;
-    char uncommented[16384], line[256];
-    size_t n = 0;
-    FILE *file = fopen(MQB_SOURCE_DIR "/conf/mqbroker.conf", "re");
 
     (void)state;
-    assert_non_null(file);
     config_default(&defaults);
     if (config_load(&shipped, MQB_SOURCE_DIR "/conf/mqbroker.conf", &error) != 0)
         fail_msg("%s", error.text);
     assert_memory_equal(&shipped, &defaults, sizeof(shipped));
+}
 
-    /* "#key = value;" is a key to uncomment, "# words" are words: uncommented, the file means the
-     * same. */
-    while (fgets(line, sizeof(line), file) != NULL)
-        if (line[0] == '#' && line[1] >= 'a' && line[1] <= 'z')
-            n += (size_t)snprintf(uncommented + n, sizeof(uncommented) - n, "%s", line + 1);
-    fclose(file);
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-        char setting[80];
+/* In it "#key = value;" is a key to uncomment, "# words" are words. */
+static void the_shipped_file_means_the_same_when_it_is_uncommented(void **state)
+{
+    char *text = source(MQB_SOURCE_DIR "/conf/mqbroker.conf");
+    struct config shipped, defaults;
 
-        snprintf(setting, sizeof(setting), "%s = ", keys[i]);
-        if (strstr(uncommented, setting) == NULL)
-            fail_msg("conf/mqbroker.conf does not explain %s", keys[i]);
-    }
-    shipped = parse(uncommented);
+    (void)state;
+    assert_names_all_keys(text, "\n#", " = ");
+    for (char *p = text; (p = strstr(p, "\n#")) != NULL; p++)
+        if (p[2] >= 'a' && p[2] <= 'z')
+            p[1] = ' ';
+    shipped = parse(text);
+    config_default(&defaults);
     assert_memory_equal(&shipped, &defaults, sizeof(shipped));
+    free(text);
+}
+
+static void the_manual_explains_every_key(void **state)
+{
+    char *text = source(MQB_SOURCE_DIR "/docs/man/mqbroker.conf.5");
+
+    (void)state;
+    assert_names_all_keys(text, ".It Ic ", " No = Ar ");
+    free(text);
 }
 
 /* ---- Reload ---- */
@@ -504,7 +536,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_file_is_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_cannot_be_read_is_said, set_up, tear_down),
         cmocka_unit_test(a_configuration_includes_no_other_file),
-        cmocka_unit_test(the_shipped_file_equals_the_defaults_and_names_every_key),
+        cmocka_unit_test(the_shipped_file_equals_the_defaults),
+        cmocka_unit_test(the_shipped_file_means_the_same_when_it_is_uncommented),
+        cmocka_unit_test(the_manual_explains_every_key),
         cmocka_unit_test(reload_takes_what_may_change_and_names_what_may_not),
         cmocka_unit_test(reload_of_the_same_is_silent),
         cmocka_unit_test(reload_keeps_a_retained_size_that_fits_only_the_next_start),
