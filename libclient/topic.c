@@ -62,13 +62,13 @@ static bool is_text(const char *text, size_t size, const char *without)
     return true;
 }
 
-/* C0, DEL, and C1, which is U+0080 to U+009F: C2 80 to C2 9F. */
+/* Has valid UTF-8 a character of C0, DEL, or C1, which is U+0080 to U+009F: C2 80 to C2 9F? */
 static bool has_control_character(const char *text, size_t size)
 {
     const uint8_t *s = (const uint8_t *)text;
 
     for (size_t i = 0; i < size; i++)
-        if (s[i] < 0x20 || s[i] == 0x7f || (s[i] == 0xc2 && i + 1 < size && s[i + 1] < 0xa0))
+        if (s[i] < 0x20 || s[i] == 0x7f || (s[i] == 0xc2 && s[i + 1] < 0xa0))
             return true;
     return false;
 }

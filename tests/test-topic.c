@@ -111,6 +111,18 @@ static void topics_differ_by_case_spaces_and_slashes(void **state)
     assert_true(is_topic("//"));
 }
 
+static void bytes_behind_filter_and_topic_do_not_count(void **state)
+{
+    (void)state;
+    assert_false(topic_match("a/#", 2, "a/b", 3));
+    assert_false(topic_match("a/+", 2, "a/b", 3));
+    assert_true(topic_match("a/#", 2, "a/b", 2));
+    assert_true(topic_match("a/b", 1, "a/b", 1));
+    assert_false(topic_match("a/#", 3, "ab", 2));
+    assert_true(topic_filter_valid("a/#/b", 3));
+    assert_true(topic_valid("a/#", 2));
+}
+
 /* ---- Our own rules ---- */
 
 static void nobody_publishes_to_wildcards_or_dollar_topics(void **state)
@@ -150,6 +162,7 @@ static void name_has_no_separators_wildcards_and_control_characters(void **state
 {
     (void)state;
     assert_true(is_name("pump"));
+    assert_true(is_name("a"));
     assert_true(is_name("Pumpe 7 - Öl"));
     assert_true(is_name("\xc2\xa0"));
     assert_false(is_name(""));
@@ -418,6 +431,7 @@ int main(void)
         cmocka_unit_test(single_level_wildcard_stands_alone_in_its_level),
         cmocka_unit_test(wildcard_in_first_level_does_not_match_dollar_topics),
         cmocka_unit_test(topics_differ_by_case_spaces_and_slashes),
+        cmocka_unit_test(bytes_behind_filter_and_topic_do_not_count),
         cmocka_unit_test(nobody_publishes_to_wildcards_or_dollar_topics),
         cmocka_unit_test(direct_topic_is_an_at_sign_and_a_name),
         cmocka_unit_test(no_filter_reaches_a_direct_topic),
