@@ -111,6 +111,7 @@ int bench_run(const struct bench_mode *mode, const struct bench_options *options
     if (result->rows == NULL) {
         return bench_fail("out of memory");
     }
+    result->n_rows = 0;
     for (size_t i = 0; i < mode->n_ways; i++) {
         if (asked_for(options, &mode->ways[i])) {
             result->rows[result->n_rows++].way = &mode->ways[i];

@@ -21,9 +21,8 @@ static const struct bench_mode *const modes[] = {
     &bench_throughput,
     &bench_latency,
     &bench_priority,
+    NULL,
 };
-
-enum { N_MODES = sizeof modes / sizeof *modes };
 
 enum key {
     KEY_BATCH = OPTIONS_KEY_LONG,
@@ -56,24 +55,35 @@ static const struct options_entry entries[] = {
     {0},
 };
 
-static const struct options_program program = {
-    .name = "mqbench",
-    .usage = "throughput|latency|priority [OPTION]...",
-    .purpose =
-        "Measure mqbroker: throughput (messages a second, and what one costs), latency (round\n"
-        "trips), priority (urgent messages under a flood). Without --instance or\n"
-        "MQBROKER_INSTANCE a private broker is started for each run.",
-    .entries = entries,
-    .more =
-        "Exit status: 0, or 1 on an error or if a message was lost, came twice, out of order or\n"
-        "damaged; 2 on wrong usage.\n",
-};
+static const char more[] =
+    "Without --instance or MQBROKER_INSTANCE a private broker is started for each run: there is "
+    "no\n"
+    "default one. Exit status: 0, or 1 on an error or if a message was lost, came twice, out of\n"
+    "order or damaged; 2 on wrong usage.";
+
+/* What the help says is made of the table of modes. `purpose` is for its text. */
+static struct options_program make_program(char *purpose, size_t size)
+{
+    size_t used = (size_t)snprintf(purpose, size, "Measure mqbroker, and check each message.\n");
+
+    for (const struct bench_mode *const *mode = modes; *mode != NULL && used < size; mode++) {
+        used += (size_t)snprintf(purpose + used, size - used, "\n  %-12s%s", (*mode)->name,
+                                 (*mode)->purpose);
+    }
+    return (struct options_program){
+        .name = "mqbench",
+        .usage = "MODE [OPTION]...",
+        .purpose = purpose,
+        .entries = entries,
+        .more = more,
+    };
+}
 
 static const struct bench_mode *find_mode(const struct options *options, const char *name)
 {
-    for (size_t i = 0; i < N_MODES; i++) {
-        if (strcmp(modes[i]->name, name) == 0) {
-            return modes[i];
+    for (const struct bench_mode *const *mode = modes; *mode != NULL; mode++) {
+        if (strcmp((*mode)->name, name) == 0) {
+            return *mode;
         }
     }
     options_usage(options, "there is no mode \"%s\"", name);
@@ -207,6 +217,8 @@ int main(int argc, char **argv)
         .broker_poll_usec = BENCH_UNSAID,
         .repeat = 3,
     };
+    char purpose[1024];
+    struct options_program program = make_program(purpose, sizeof purpose);
     bool json = false;
     struct options options;
 
@@ -217,7 +229,7 @@ int main(int argc, char **argv)
 
     char **rest = options_rest(&options);
     if (rest[0] == NULL) {
-        options_usage(&options, "say what to measure: throughput, latency or priority");
+        options_usage(&options, "say which mode");
     }
     if (rest[1] != NULL) {
         options_usage(&options, "one mode at a time: \"%s\" is too much", rest[1]);
