@@ -137,8 +137,7 @@ void *crew_result(const struct crew *crew, unsigned n)
     return result_of(crew, n);
 }
 
-/* The child's life. exit() rather than _exit(), so that sanitizers look for leaks in workers too.
- */
+/* The child's life. exit() and not _exit(), so that sanitizers look for leaks in workers too. */
 _Noreturn static void live(struct crew *crew, unsigned n, pid_t parent, int ready_fd,
                            crew_work work, const void *context)
 {

@@ -20,8 +20,7 @@ struct crew_shared;
 /* A worker's view of the crew it belongs to. */
 struct crew_place {
     unsigned index; /* the number given to crew_add() */
-    void *result; /* `result_size` bytes, zero at first, which the parent reads when the run is over
-                   */
+    void *result;   /* `result_size` bytes, zero at first, for the parent to read after the run */
     struct crew_shared *shared;
     int ready_fd;
     int go_fd;

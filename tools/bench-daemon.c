@@ -36,8 +36,7 @@ static int open_pidfd(pid_t pid)
     return (int)syscall(SYS_pidfd_open, pid, 0);
 }
 
-/* ---- the one that runs
- * -------------------------------------------------------------------------------------------- */
+/* ---- the one that runs ---- */
 
 int daemon_attach(struct daemon *daemon, const char *instance)
 {
@@ -76,9 +75,7 @@ int daemon_attach(struct daemon *daemon, const char *instance)
     return 0;
 }
 
-/* ---- a private one
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- a private one ---- */
 
 static int write_config(int poll_usec)
 {
@@ -200,8 +197,7 @@ int daemon_start(struct daemon *daemon, const char *program, int poll_usec)
     return 0;
 }
 
-/* What a broker that did not stop by itself leaves: its clients are gone, so nobody else needs it.
- */
+/* What a broker that did not stop by itself leaves: its clients are gone, nobody needs it. */
 static void sweep(const char *instance)
 {
     char name[NAMES_MAX];

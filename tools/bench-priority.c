@@ -100,9 +100,7 @@ struct received {
     uint64_t damaged;
 };
 
-/* ---- senders
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- senders ---- */
 
 static void sleep_until(uint64_t moment)
 {
@@ -184,9 +182,7 @@ static int sender(struct crew_place *place, const void *context)
     return r;
 }
 
-/* ---- receiver
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- receiver ---- */
 
 static int receive_all(struct carrier_end *end, const struct run *run, struct tally *tally,
                        struct received *received)
@@ -241,9 +237,7 @@ static int receiver(struct crew_place *place, const void *context)
     return r;
 }
 
-/* ---- the run
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- the run ---- */
 
 static void add_up(const struct received *received, double *out)
 {

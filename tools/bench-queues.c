@@ -56,9 +56,7 @@ struct bare_end {
     unsigned char in[WIDTH];
 };
 
-/* ---- queues
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- queues ---- */
 
 static int create_queue(struct bare_queue *queue)
 {
@@ -144,9 +142,7 @@ static int send_to(const struct bare_queue *queue, uint64_t poll_ns, const void 
     return 0;
 }
 
-/* ---- the relay
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- the relay ---- */
 
 static int relay(struct crew_place *place, const void *context)
 {
@@ -173,9 +169,7 @@ static int relay(struct crew_place *place, const void *context)
     }
 }
 
-/* ---- the carrier
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- the carrier ---- */
 
 static uint64_t poll_of(const struct carrier *carrier)
 {

@@ -19,9 +19,7 @@ enum {
     GAP = 2, /* between columns */
 };
 
-/* ---- the table
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- the table ---- */
 
 /* 1234567.8 as "1,234,567.8". */
 static void write_number(char out[CELL_SIZE], double value, int decimals)
@@ -150,9 +148,7 @@ void report_table(const struct bench_result *result, FILE *out)
     print_ratios(result, out);
 }
 
-/* ---- JSON
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- JSON ---- */
 
 static json_t *number_of(double value)
 {

@@ -25,9 +25,7 @@ struct tally_sender {
     uint64_t total; /* 0: its last message has not come */
 };
 
-/* ---- sending
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- sending ---- */
 
 void stream_begin(struct stream *stream, const struct bench_options *options,
                   const struct bench_mode *mode, unsigned sender)
@@ -118,9 +116,7 @@ bool stream_same(const void *payload, const struct stream_head *head)
     return memcmp(payload, head, sizeof *head) == 0;
 }
 
-/* ---- receiving
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- receiving ---- */
 
 int tally_init(struct tally *tally, unsigned n_senders)
 {

@@ -55,8 +55,7 @@ void stream_cut(struct stream *stream);
 void stream_fill(unsigned char *payload, size_t size, unsigned sender);
 void stream_stamp(unsigned char *payload, const struct stream_head *head);
 
-/* Take the head out of a payload. Returns 0, or -1 with bench_error() if it is too short for one.
- */
+/* Take the head out of a payload. Returns 0, or -1 with bench_error() if it is too short. */
 int stream_read(struct stream_head *head, const void *payload, size_t size);
 
 /* Is this the payload that was stamped with `head`? It is of at least sizeof(struct stream_head)

@@ -104,9 +104,7 @@ union outcome {
     struct subscribed subscribed;
 };
 
-/* ---- publisher
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- publisher ---- */
 
 static int publish_all(struct carrier_end *end, const struct run *run, unsigned char *payload,
                        struct stream *stream, struct published *published)
@@ -160,9 +158,7 @@ static int publisher(struct crew_place *place, const void *context)
     return r;
 }
 
-/* ---- subscriber
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- subscriber ---- */
 
 static int receive_all(struct carrier_end *end, const struct run *run, struct tally *tally,
                        struct subscribed *subscribed)
@@ -220,9 +216,7 @@ static int subscriber(struct crew_place *place, const void *context)
     return r;
 }
 
-/* ---- the run
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- the run ---- */
 
 /* Subscribers are the first members, but for the relay that the carrier may have added before. */
 static void add_up(const struct run *run, const struct crew *crew, unsigned first, double *out)

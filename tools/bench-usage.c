@@ -1,6 +1,5 @@
 /* Not getrusage(): it knows the caller and the children it has waited for, and a broker is neither.
- * The clock of a process and its status file can be read for all of them, the first in nanoseconds.
- */
+ * The clock of a process and its status file can be read for all of them. */
 #include "tools/bench-usage.h"
 
 #include <inttypes.h>

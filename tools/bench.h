@@ -27,20 +27,19 @@ enum bench_choice {
     BENCH_YES = 1,
 };
 
-/* How a process waits for a message. */
+/* How a process waits for a message. As usual: as the library and the broker do by themselves, and
+ * over bare queues asleep in the kernel. */
 enum bench_wait {
-    BENCH_AS_USUAL =
-        0,       /* the library's and the broker's defaults; bare queues: sleep in the kernel */
+    BENCH_AS_USUAL = 0,
     BENCH_SLEEP, /* sleep at once */
     BENCH_LOOK,  /* look again for a while before sleeping */
 };
 
+/* What was asked for. A run's warm-up comes on top of its count and seconds. */
 struct bench_options {
-    size_t size;    /* bytes of a payload */
-    uint64_t count; /* messages (or round trips) of a run, besides the warm-up; 0: as many as
-                       `seconds` allow */
-    double seconds; /* of a run, besides the warm-up; 0: the mode's own length, or no limit if a
-                       count is given */
+    size_t size;             /* bytes of a payload */
+    uint64_t count;          /* messages or round trips of a run; 0: as many as there is time for */
+    double seconds;          /* of a run; 0: no limit if there is a count, else the mode's own */
     unsigned publishers;     /* 0: the mode's own number */
     unsigned subscribers;    /* likewise */
     enum bench_choice batch; /* unsaid: both */
@@ -86,10 +85,9 @@ struct bench_ratio {
 
 struct bench_mode {
     const char *name;
-    const char *purpose; /* for the help: a phrase */
-    double seconds;      /* of a run, if nothing is said */
-    unsigned
-        publishers; /* if nothing is said; 0: the mode has a fixed cast, and refuses the option */
+    const char *purpose;  /* for the help: a phrase */
+    double seconds;       /* of a run, if nothing is said */
+    unsigned publishers;  /* if nothing is said; 0: a fixed cast, the option is refused */
     unsigned subscribers; /* likewise */
     const char *note;     /* under the table; or NULL */
     bool batches;         /* takes --batch and --no-batch */
@@ -130,8 +128,7 @@ int bench_run(const struct bench_mode *mode, const struct bench_options *options
               struct bench_result *result);
 void bench_result_free(struct bench_result *result);
 
-/* The ratio of a result, or NAN if one of its two ways was not asked for or its figure is unknown.
- */
+/* The ratio of a result; NAN if one of its two ways was not asked for or its figure is unknown. */
 double bench_ratio_of(const struct bench_result *result, const struct bench_ratio *ratio);
 
 /* How many messages went wrong: the sum of all figures that are BENCH_FAULTS. */
