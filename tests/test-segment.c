@@ -152,11 +152,15 @@ static void creation_that_fails_half_way_leaves_nothing_behind(void **state)
 static void closed_segment_may_be_closed_again(void **state)
 {
     struct segment s = SEGMENT_CLOSED;
+    struct segment before;
 
     (void)state;
     segment_close(&s);
     assert_int_equal(segment_create(&s, name, SIZE, 0600), 0);
+    before = s;
     segment_close(&s);
+    assert_int_equal(msync(before.base, before.size, MS_ASYNC), -1); /* nothing is mapped there */
+    assert_int_equal(fcntl(before.fd, F_GETFD), -1);
     assert_null(s.base);
     assert_int_equal(s.fd, -1);
     segment_close(&s);
