@@ -46,7 +46,7 @@ int engine_init(struct engine *e, const struct engine_memory *memory,
     e->owners = calloc(h->n_rows, sizeof(*e->owners));
     e->owner_marks = calloc(h->n_rows, sizeof(*e->owner_marks));
     if (e->sessions == NULL || e->owners == NULL || e->owner_marks == NULL ||
-        rows_init(&e->touched, h->n_rows) < 0 || rows_init(&e->dirty, h->n_rows) < 0 ||
+        rows_init(&e->touched, 2 * h->n_rows) < 0 || rows_init(&e->dirty, h->n_rows) < 0 ||
         rows_init(&e->making, h->n_rows) < 0 || rows_init(&e->ending, h->n_rows) < 0 ||
         rows_init(&e->leaving, h->n_rows) < 0 || filters_init(&e->filters) < 0 ||
         timers_init(&e->timers, h->n_references) < 0) {

@@ -107,7 +107,7 @@ struct engine {
     uint64_t next_age;
 
     /* To be carried out by the shell. */
-    struct rows touched; /* to be pumped */
+    struct rows touched; /* to be pumped; twice the rows: they can be touched while they are */
     struct rows dirty;   /* their words on the board are to be written: engine_show() */
     struct rows making;  /* to be given a queue: life_made() or life_refused() */
     struct rows ending;  /* wait for the request queues to be seen empty: life_quiet() */

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 
 #include "broker/life.h"
-#include "broker/route.h"
 #include "libclient/topic.h"
 
 struct aged {
@@ -185,7 +184,5 @@ int life_start(struct engine *e)
         return r;
     for (uint32_t i = 0; i < e->n_rows; i++)
         start_row(e, (uint16_t)i);
-    route_resume(e);
-    engine_show(e);
     return 0;
 }

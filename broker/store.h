@@ -28,7 +28,7 @@ struct store {
 size_t store_size(uint32_t n_references, uint32_t n_cells);
 size_t store_cells_offset(uint32_t n_references);
 
-/* Over `base`, of which so many slots of each kind have memory behind them. An empty store:
+/* Over `base`, of which so many slots of each kind, at least one, have memory behind them. An empty store:
  * everything behind it is zero. */
 void store_init(struct store *s, void *base, uint32_t n_references, uint32_t n_cells,
                 uint32_t references_allocated, uint32_t cells_allocated);
@@ -46,7 +46,7 @@ static inline struct cell *store_cell(const struct store *s, uint32_t cell)
 /* Slots that can be taken without more memory, and at all. */
 static inline uint32_t store_pool_ready(const struct store_pool *p)
 {
-    return p->allocated - 1 - p->n_used;
+    return p->allocated > p->n_used + 1 ? p->allocated - 1 - p->n_used : 0;
 }
 
 static inline uint32_t store_pool_room(const struct store_pool *p)
