@@ -91,7 +91,8 @@ static uint64_t levels_waiting(const struct session_tide *t)
     return t->value >> 32;
 }
 
-/* A batch came: that is progress, and its level is looked at anew. */
+/* A batch came: that is progress. Another one stands at its level if the hint is ahead of it; a
+ * hint behind it is merely old. */
 static void note_read(struct session_tide *t, unsigned level, uint64_t number)
 {
     uint64_t bit = UINT64_C(1) << level;
@@ -100,16 +101,23 @@ static void note_read(struct session_tide *t, unsigned level, uint64_t number)
     t->resigned = false;
     t->until = 0;
     t->read[level] = (uint32_t)number;
-    t->standing = t->hint[level] != t->read[level] ? t->standing | bit : t->standing & ~bit;
+    if ((int32_t)(t->hint[level] - t->read[level]) > 0)
+        t->standing |= bit;
+    else
+        t->standing &= ~bit;
 }
 
 void session_found_empty(struct session *s)
 {
     struct session_tide *t = &s->tide;
 
-    /* The hints are older than the look into the queue, so they were wrong (or of another session
-     * that had this row). */
-    memcpy(t->read, t->hint, sizeof(t->read));
+    /* The hints are older than the look into the queue, so they were wrong: of another session that
+     * had this row. */
+    for (uint64_t map = t->standing; map != 0; map &= map - 1) {
+        unsigned level = (unsigned)__builtin_ctzll(map);
+
+        t->read[level] = t->hint[level];
+    }
     t->standing = 0;
     t->emptied = true;
 }
