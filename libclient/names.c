@@ -17,9 +17,9 @@ bool names_instance_valid(const char *instance)
 {
     size_t n = 0;
 
-    while (n <= NAMES_INSTANCE_MAX && is_instance_character(instance[n]))
+    while (n < NAMES_INSTANCE_MAX && is_instance_character(instance[n]))
         n++;
-    return n >= 1 && n <= NAMES_INSTANCE_MAX && instance[n] == '\0';
+    return n >= 1 && instance[n] == '\0';
 }
 
 const char *names_instance(const char *wanted)
