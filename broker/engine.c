@@ -63,6 +63,7 @@ void engine_deinit(struct engine *e)
     topics_deinit(&e->topics);
     filters_deinit(&e->filters);
     timers_deinit(&e->timers);
+    free(e->scratch);
     free(e->touched.rows);
     free(e->dirty.rows);
     free(e->making.rows);
@@ -231,7 +232,7 @@ bool engine_in_doubt(const struct engine *e, const struct reference *r)
     const struct row *row = engine_row(e, ref_owner(r));
 
     return row_in_doubt(row) && row_list(row) == ref_level(r) && r->age <= row->upto &&
-           (ref_flags(r) & REF_LATE) == 0;
+           ((ref_flags(r) & REF_LATE) == 0 || PERSIST_FAULT(FAULT_NO_LATE_MARK));
 }
 
 /* Out of room is who has less of its window left than a publisher below priority 24 may use; back
@@ -548,7 +549,8 @@ void engine_drop(struct engine *e, uint32_t slot, enum drop_reason why)
 
     engine_count_drop(e, ref_owner(r), ref_level(r), c->topic, why, 1);
     timers_clear(&e->timers, slot);
-    persist_u32(&r->when, (uint32_t)(row->missed + 1));
+    if (!PERSIST_FAULT(FAULT_NO_COUNT))
+        persist_u32(&r->when, (uint32_t)(row->missed + 1));
     persist_word(r, REF_WORD(REF_DROPPED, ref_flags(r), ref_level(r), why, ref_owner(r), 0));
     persist_u64(&row->missed, row->missed + 1);
     engine_dropped(e, slot);

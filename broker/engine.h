@@ -120,6 +120,7 @@ struct engine {
     uint32_t uid;  /* whose clients these are (private mode: the broker's own) */
 
     /* Scratch. */
+    void *scratch;    /* of a start; here so that it is freed wherever the start is cut off */
     uint16_t *owners; /* found by the search that is going on */
     uint32_t n_owners;
     uint64_t *owner_marks; /* by row: the mark of the last search that found it */

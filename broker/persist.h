@@ -18,11 +18,27 @@
 
 #include "libclient/wire.h"
 
+/* Faults that the death test plants, to see that it finds them. */
+enum persist_fault {
+    FAULT_NONE = 0,
+    FAULT_END_BEFORE_COMMIT, /* K1 */
+    FAULT_NO_COMMIT_CHECK,   /* K1: a start believes what never became real */
+    FAULT_NEW_NUMBER,        /* K3: what is in doubt goes out under a new number */
+    FAULT_NO_INTENT,         /* K3 */
+    FAULT_NO_SETTLE,         /* K3 */
+    FAULT_NO_LATE_MARK,      /* K3: an answer that came late counts into the batch in doubt */
+    FAULT_NO_COUNT,          /* K11: a drop does not say which it is */
+    N_FAULTS,
+};
+
 #ifdef PERSIST_DEATHS
 void persist_point(void); /* the death test's: may not return */
-#define PERSIST_POINT() persist_point()
+extern enum persist_fault persist_fault;
+#define PERSIST_POINT()       persist_point()
+#define PERSIST_FAULT(fault_) (persist_fault == (fault_))
 #else
-#define PERSIST_POINT() ((void)0)
+#define PERSIST_POINT()       ((void)0)
+#define PERSIST_FAULT(fault_) (false)
 #endif
 
 #define PERSIST_MAGIC UINT32_C(0x4c51424d) /* "MBQL" */

@@ -319,7 +319,8 @@ static int next_batch(struct engine *e, uint16_t i, struct pump_batch *batch)
         s->nudge = false;
         seal(e, i, size, batch);
         persist_u64(&row->upto, upto);
-        persist_send(row, ROW_SEND(e->batch_number, list, list, 1)); /* the intent stands */
+        if (!PERSIST_FAULT(FAULT_NO_INTENT))
+            persist_send(row, ROW_SEND(e->batch_number, list, list, 1)); /* the intent stands */
         return PUMP_BATCH;
     }
 }
@@ -332,7 +333,7 @@ static int next_doubt(struct engine *e, uint16_t i, struct pump_batch *batch)
     uint32_t size;
     int outcome;
 
-    begin(e, row_number(row), row_list(row), row_level(row));
+    begin(e, row_number(row) + PERSIST_FAULT(FAULT_NEW_NUMBER), row_list(row), row_level(row));
     size = gather_doubt(e, i, row->width - WIRE_BATCH_SIZE);
     if (e->n_batch == 0) { /* all were marked: it had gone */
         conclude(e, i);

@@ -305,7 +305,8 @@ static uint32_t named(struct engine *e, uint16_t row, uint64_t name)
 
     if (slot == 0 || slot >= e->store.reference_pool.high || ref_name(slot, r->age) != name)
         return 0;
-    if (ref_state(r) == REF_WAIT && ref_owner(r) == row && engine_in_doubt(e, r))
+    if (ref_state(r) == REF_WAIT && ref_owner(r) == row && engine_in_doubt(e, r) &&
+        !PERSIST_FAULT(FAULT_NO_SETTLE))
         pump_settle(e, row); /* it had gone */
     return ref_state(r) == REF_OUT && ref_member(r) == row ? slot : 0;
 }
@@ -567,25 +568,40 @@ static void route_stranger(struct engine *e, const struct wire_envelope *envelop
         life_register(e, &f);
 }
 
+static void end_all(struct engine *e)
+{
+    const struct landing *landing = e->landing;
+
+    for (uint32_t i = 0; i < landing->n_ends; i++) {
+        if (ref_state(engine_reference(e, landing->ends[i])) != REF_FREE)
+            engine_end(e, landing->ends[i]);
+    }
+}
+
 /* Create, commit, end, clear: each step may be done again (K1). */
 static void finish(struct engine *e, size_t size)
 {
     struct landing *landing = e->landing;
 
     if (landing->row < e->n_rows) {
-        struct row *row = engine_row(e, (uint16_t)landing->row);
+        uint16_t row = (uint16_t)landing->row;
 
-        persist_u64(&row->received, landing->received);
-        engine_dirty(e, (uint16_t)landing->row);
-        if (e->sessions[landing->row].end_code != WIRE_C_OK && row->state == ROW_LIVE)
-            life_leave(e, (uint16_t)landing->row, e->sessions[landing->row].end_code);
+        persist_u64(&engine_row(e, row)->received, landing->received);
+        engine_dirty(e, row);
+        if (e->sessions[row].end_code != WIRE_C_OK)
+            life_leave(e, row, e->sessions[row].end_code);
     }
-    for (uint32_t i = 0; i < landing->n_ends; i++) {
-        if (ref_state(engine_reference(e, landing->ends[i])) != REF_FREE)
-            engine_end(e, landing->ends[i]);
-    }
+    end_all(e);
     persist_u32(&landing->n_ends, 0);
     persist_clear(landing, size);
+}
+
+static void commit(struct engine *e, size_t size)
+{
+    if (PERSIST_FAULT(FAULT_END_BEFORE_COMMIT))
+        end_all(e);
+    persist_commit(e->ledger, e->next_age);
+    finish(e, size);
 }
 
 void route(struct engine *e, size_t size)
@@ -607,13 +623,11 @@ void route(struct engine *e, size_t size)
         reject(e, outcome);
     } else if (envelope.session == WIRE_NO_SESSION) {
         route_stranger(e, &envelope);
-        persist_commit(e->ledger, e->next_age);
-        finish(e, size);
+        commit(e, size);
         return;
     } else if (authentic(e, &envelope)) {
         route_session(e, &envelope);
-        persist_commit(e->ledger, e->next_age);
-        finish(e, size);
+        commit(e, size);
         return;
     }
     persist_clear(landing, size);

@@ -32,7 +32,7 @@ static uint32_t forget_uncommitted(struct engine *e)
 
         if (ref_state(r) == REF_FREE)
             continue;
-        if (r->age >= committed)
+        if (r->age >= committed && !PERSIST_FAULT(FAULT_NO_COMMIT_CHECK))
             persist_word(r, REF_WORD(REF_FREE, 0, 0, 0, 0, 0));
         else
             n++;
@@ -168,21 +168,20 @@ static void start_row(struct engine *e, uint16_t i)
 int life_start(struct engine *e)
 {
     uint32_t n = forget_uncommitted(e);
-    struct aged *aged = malloc((n + 1) * sizeof(*aged));
     int r;
 
-    if (aged == NULL)
+    e->scratch = malloc((n + 1) * sizeof(struct aged));
+    if (e->scratch == NULL)
         return -ENOMEM;
     reset_board(e);
     r = topics_adopt(&e->topics);
     if (r == 0)
         r = adopt_store(e);
     if (r == 0)
-        r = link_all(e, aged, n);
-    free(aged);
-    if (r < 0)
-        return r;
-    for (uint32_t i = 0; i < e->n_rows; i++)
+        r = link_all(e, e->scratch, n);
+    free(e->scratch);
+    e->scratch = NULL;
+    for (uint32_t i = 0; i < e->n_rows && r == 0; i++)
         start_row(e, (uint16_t)i);
-    return 0;
+    return r;
 }
