@@ -460,8 +460,7 @@ static unsigned intake(struct broker *b, bool *quiet)
 {
     unsigned n = 0;
     unsigned in_a_row = 0;
-    size_t since_urgent = LOOK_FOR_URGENT;
-    bool urgent_empty = false;
+    size_t since_urgent = LOOK_FOR_URGENT; /* bytes taken since the urgent queue was seen empty */
 
     *quiet = false;
     set_time(b);
@@ -470,18 +469,18 @@ static unsigned intake(struct broker *b, bool *quiet)
 
         if (since_urgent >= LOOK_FOR_URGENT && in_a_row < URGENT_IN_A_ROW) {
             if (take(b, &b->urgent, LANDING_URGENT) > 0) {
-                urgent_empty = false;
                 in_a_row++;
                 n++;
                 continue;
             }
-            urgent_empty = true;
             since_urgent = 0;
         }
         in_a_row = 0;
         size = engine_is_tight(&b->engine) ? 0 : take(b, &b->request, LANDING_NORMAL);
         if (size == 0) {
-            *quiet = urgent_empty && !engine_is_tight(&b->engine);
+            /* Not if a goodbye may have been among what was taken since: urgent messages that were
+             * sent before it could stand in the urgent queue by now (L1). */
+            *quiet = since_urgent == 0 && !engine_is_tight(&b->engine);
             break;
         }
         since_urgent += size;
