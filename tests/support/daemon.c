@@ -1,0 +1,442 @@
+/* Starts, watches and ends a broker.
+ *
+ * It serves when its board says so under its own pid: that is the last thing it does before its
+ * loop. What it leaves is asked of the kernel by name: the names of all its objects follow from the
+ * instance, but for the reply queues', whose nonces stand on the board; so these are noted before
+ * anything ends. */
+#include "tests/support/daemon.h"
+
+#include <errno.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "libclient/queue.h"
+#include "tests/support/actor.h"
+#include "tests/support/patience.h"
+
+static unsigned n_instances;
+static unsigned n_descriptors;
+
+/* ---- What a process has
+ * ------------------------------------------------------------------------------------------ */
+
+static unsigned count_descriptors(pid_t pid)
+{
+    char path[64];
+    unsigned n = 0;
+    DIR *directory;
+
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+    directory = opendir(path);
+    assert_non_null(directory);
+    while (readdir(directory) != NULL)
+        n++;
+    closedir(directory);
+    return n;
+}
+
+unsigned daemon_descriptors(const struct daemon *d)
+{
+    return count_descriptors(d->pid);
+}
+
+uint64_t daemon_status(const struct daemon *d, const char *key)
+{
+    char path[64];
+    char line[256];
+    unsigned long value = 0;
+    bool found = false;
+    FILE *file;
+
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)d->pid);
+    file = fopen(path, "re");
+    assert_non_null(file);
+    while (!found && fgets(line, sizeof(line), file) != NULL)
+        found = strncmp(line, key, strlen(key)) == 0 && line[strlen(key)] == ':' &&
+                sscanf(line + strlen(key) + 1, "%lu", &value) == 1;
+    fclose(file);
+    assert_true(found);
+    return value;
+}
+
+/* ---- What it says
+ * --------------------------------------------------------------------------------------------------
+ */
+
+static char *read_log(const struct daemon *d)
+{
+    struct stat st;
+    char *text;
+    ssize_t n;
+
+    assert_int_equal(fstat(d->log, &st), 0);
+    text = calloc(1, (size_t)st.st_size + 1);
+    assert_non_null(text);
+    n = pread(d->log, text, (size_t)st.st_size, 0);
+    assert_true(n >= 0);
+    text[n] = '\0';
+    return text;
+}
+
+unsigned daemon_said_times(const struct daemon *d, const char *words)
+{
+    char *text = read_log(d);
+    unsigned n = 0;
+
+    for (const char *at = strstr(text, words); at != NULL; at = strstr(at + 1, words))
+        n++;
+    free(text);
+    return n;
+}
+
+bool daemon_said(const struct daemon *d, const char *words)
+{
+    return daemon_said_times(d, words) > 0;
+}
+
+static void print_log(const struct daemon *d)
+{
+    char *text = read_log(d);
+
+    fprintf(stderr, "---- what the broker of %s said:\n%s----\n", d->instance, text);
+    free(text);
+}
+
+/* ---- Start
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+void daemon_configure(const struct daemon *d, const char *config)
+{
+    FILE *file = fopen(d->config, "we");
+
+    assert_non_null(file);
+    assert_true(fputs(config, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void become_broker(const struct daemon *d)
+{
+    struct rlimit limit = {.rlim_cur = d->queue_bytes, .rlim_max = d->queue_bytes};
+
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (d->queue_bytes != 0 && setrlimit(RLIMIT_MSGQUEUE, &limit) < 0)
+        _exit(126);
+    dup2(d->log, STDERR_FILENO);
+    execl(MQB_BIN_DIR "/mqbroker", "mqbroker", "--instance", d->instance, "--config", d->config,
+          (char *)NULL);
+    _exit(127);
+}
+
+/* Look at the board under its name: after a start on what was left it is the one mapped already. */
+static bool serves(struct daemon *d)
+{
+    const struct board_header *board;
+    char name[NAMES_MAX];
+
+    if (d->board.base == NULL) {
+        names_board(name, d->instance);
+        if (segment_open(&d->board, name, 0) < 0)
+            return false;
+        if (board_check(d->board.base, d->board.size) != BOARD_OK) {
+            segment_close(&d->board); /* it is being laid out */
+            return false;
+        }
+    }
+    board = d->board.base;
+    return atomic_load(&board->state) == BOARD_RUNNING &&
+           atomic_load(&board->pid) == (uint32_t)d->pid;
+}
+
+static void launch(struct daemon *d)
+{
+    uint64_t begun = patience_now();
+
+    fflush(NULL);
+    d->pid = fork();
+    assert_true(d->pid >= 0);
+    if (d->pid == 0)
+        become_broker(d);
+    while (!serves(d)) {
+        if (waitpid(d->pid, NULL, WNOHANG) == d->pid) {
+            d->pid = 0;
+            print_log(d);
+            fail_msg("the broker has ended before it served");
+        }
+        patience_spend(begun, "the broker to serve");
+    }
+}
+
+void daemon_start(struct daemon *d, const char *config)
+{
+    daemon_configure(d, config != NULL ? config : "");
+    launch(d);
+}
+
+void daemon_restart(struct daemon *d)
+{
+    char name[NAMES_MAX];
+    struct stat st;
+    int fd;
+
+    /* After a clean stop there will be another board. */
+    names_board(name, d->instance);
+    fd = shm_open(name, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_ino != d->board.inode)
+        segment_close(&d->board);
+    if (fd >= 0)
+        close(fd);
+    launch(d);
+}
+
+/* ---- What it shows
+ * -------------------------------------------------------------------------------------------------
+ */
+
+const struct board_header *daemon_board(const struct daemon *d)
+{
+    return d->board.base;
+}
+
+unsigned daemon_rows(const struct daemon *d)
+{
+    const struct board_header *board = daemon_board(d);
+    unsigned n = 0;
+
+    for (uint32_t i = 0; i < board->n_rows; i++)
+        n += atomic_load(&board_row(board, i)->identity.state) != BOARD_ROW_FREE;
+    return n;
+}
+
+static bool is_noted(const struct daemon *d, uint64_t nonce)
+{
+    for (unsigned i = 0; i < d->n_nonces; i++) {
+        if (d->nonces[i] == nonce)
+            return true;
+    }
+    return false;
+}
+
+void daemon_note_queues(struct daemon *d)
+{
+    const struct board_header *board = daemon_board(d);
+
+    for (uint32_t i = 0; board != NULL && i < board->n_rows; i++) {
+        struct board_client_info info;
+
+        if (board_read_identity(board_row(board, i), &info) && info.nonce != 0 &&
+            !is_noted(d, info.nonce) && d->n_nonces < DAEMON_NONCES_MAX)
+            d->nonces[d->n_nonces++] = info.nonce;
+    }
+}
+
+static bool queue_exists(const char *name)
+{
+    struct queue q = QUEUE_CLOSED;
+    int r = queue_open(&q, name, O_RDONLY | O_NONBLOCK);
+
+    queue_close(&q);
+    return r != -ENOENT;
+}
+
+bool daemon_has_queue(const struct daemon *d, uint64_t nonce)
+{
+    char name[NAMES_MAX];
+
+    names_reply_queue(name, d->instance, nonce);
+    return queue_exists(name);
+}
+
+static bool segment_exists(const char *name)
+{
+    int fd = shm_open(name, O_RDONLY | O_CLOEXEC, 0);
+
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0 || errno != ENOENT;
+}
+
+/* ---- What is left
+ * --------------------------------------------------------------------------------------------------
+ */
+
+/* Its queues and segments, one after the other: `i` from 0 on. False: that was all. */
+static bool nth_name(const struct daemon *d, unsigned i, char name[NAMES_MAX], bool *is_queue)
+{
+    void (*const queues[])(char[NAMES_MAX], const char *) = {names_request_queue,
+                                                             names_urgent_queue};
+    void (*const segments[])(char[NAMES_MAX], const char *) = {names_board, names_ledger,
+                                                               names_store};
+
+    *is_queue = i < 2 || i >= 5;
+    if (i < 2)
+        queues[i](name, d->instance);
+    else if (i < 5)
+        segments[i - 2](name, d->instance);
+    else if (i - 5 < d->n_nonces)
+        names_reply_queue(name, d->instance, d->nonces[i - 5]);
+    else
+        return false;
+    return true;
+}
+
+bool daemon_is_gone(const struct daemon *d)
+{
+    char name[NAMES_MAX];
+    bool is_queue;
+    bool gone = true;
+
+    for (unsigned i = 0; nth_name(d, i, name, &is_queue); i++) {
+        if (is_queue ? queue_exists(name) : segment_exists(name)) {
+            fprintf(stderr, "left behind: %s %s\n", is_queue ? "queue" : "segment", name);
+            gone = false;
+        }
+    }
+    return gone;
+}
+
+static void remove_all(const struct daemon *d)
+{
+    char name[NAMES_MAX];
+    bool is_queue;
+
+    for (unsigned i = 0; nth_name(d, i, name, &is_queue); i++) {
+        if (is_queue)
+            mq_unlink(name);
+        else
+            shm_unlink(name);
+    }
+}
+
+/* ---- End
+ * -----------------------------------------------------------------------------------------------------------
+ */
+
+static int reap(struct daemon *d)
+{
+    int status;
+
+    assert_int_equal(waitpid(d->pid, &status, 0), d->pid);
+    d->pid = 0;
+    return status;
+}
+
+void daemon_kill(struct daemon *d)
+{
+    daemon_note_queues(d);
+    assert_int_equal(kill(d->pid, SIGKILL), 0);
+    reap(d);
+}
+
+int daemon_stop(struct daemon *d)
+{
+    int status;
+
+    daemon_note_queues(d);
+    assert_int_equal(kill(d->pid, SIGTERM), 0);
+    status = reap(d);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        print_log(d);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+void daemon_pause(const struct daemon *d)
+{
+    int status;
+
+    assert_int_equal(kill(d->pid, SIGSTOP), 0);
+    assert_int_equal(waitpid(d->pid, &status, WUNTRACED), d->pid);
+    assert_true(WIFSTOPPED(status));
+}
+
+void daemon_resume(const struct daemon *d)
+{
+    assert_int_equal(kill(d->pid, SIGCONT), 0);
+}
+
+void daemon_reload(const struct daemon *d)
+{
+    unsigned before = daemon_said_times(d, "reload");
+
+    assert_int_equal(kill(d->pid, SIGHUP), 0);
+    PATIENCE_UNTIL(daemon_said_times(d, "reload") > before);
+}
+
+struct mqc *daemon_open(const struct daemon *d, const char *name, unsigned flags)
+{
+    const struct mqc_options options = {.instance = d->instance, .name = name, .flags = flags};
+    struct mqc *client = NULL;
+
+    if (mqc_open(&client, &options) < 0)
+        fail_msg("cannot open a client: %s", mqc_last_error());
+    return client;
+}
+
+/* ---- Fixtures
+ * ------------------------------------------------------------------------------------------------------
+ */
+
+int daemon_setup(void **state)
+{
+    struct daemon *d = calloc(1, sizeof(*d));
+    int fd;
+
+    assert_non_null(d);
+    n_descriptors = count_descriptors(getpid());
+    d->board = SEGMENT_CLOSED;
+    d->nonces = calloc(DAEMON_NONCES_MAX, sizeof(*d->nonces));
+    assert_non_null(d->nonces);
+    snprintf(d->instance, sizeof(d->instance), "%s-%d-%u", program_invocation_short_name,
+             (int)getpid(), n_instances++);
+    snprintf(d->config, sizeof(d->config), "/tmp/mqbroker-test-XXXXXX");
+    fd = mkostemp(d->config, O_CLOEXEC);
+    assert_true(fd >= 0);
+    close(fd);
+    d->log = memfd_create("broker-log", MFD_CLOEXEC);
+    assert_true(d->log >= 0);
+    assert_int_equal(fcntl(d->log, F_SETFL, O_APPEND), 0);
+    *state = d;
+    return 0;
+}
+
+int daemon_teardown(void **state)
+{
+    struct daemon *d = *state;
+    int status = 0;
+    bool gone;
+
+    actor_kill_all();
+    if (d->pid != 0) {
+        daemon_resume(d);
+        status = daemon_stop(d);
+    }
+    gone = daemon_is_gone(d);
+    if (!gone) {
+        print_log(d);
+        remove_all(d);
+    }
+    segment_close(&d->board);
+    close(d->log);
+    unlink(d->config);
+    free(d->nonces);
+    free(d);
+    assert_int_equal(status, 0);
+    assert_true(gone);
+    assert_int_equal(count_descriptors(getpid()), n_descriptors);
+    return 0;
+}

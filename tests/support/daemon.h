@@ -1,0 +1,89 @@
+/* A real broker for a test, under an instance of its own, and what must be left of it afterwards:
+ * nothing.
+ *
+ * All functions fail the test when something goes wrong. Begin a test program's tests with
+ * daemon_setup and end them with daemon_teardown (cmocka fixtures): `*state` is then a struct
+ * daemon that does not run yet. */
+#ifndef MQBROKER_TESTS_SUPPORT_DAEMON_H
+#define MQBROKER_TESTS_SUPPORT_DAEMON_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "libclient/board.h"
+#include "libclient/mqclient.h"
+#include "libclient/names.h"
+#include "libclient/segment.h"
+
+enum { DAEMON_NONCES_MAX = 4096 };
+
+struct daemon {
+    char instance[NAMES_INSTANCE_MAX + 1];
+    char config[64];      /* path of its configuration file */
+    uint64_t queue_bytes; /* RLIMIT_MSGQUEUE it is started with; 0: the test's own */
+    pid_t pid;            /* 0: does not run */
+    int log;              /* what it wrote to standard error */
+    struct segment board; /* mapped since it serves; also after it died */
+    uint64_t *nonces;     /* of the reply queues that were seen on the board */
+    unsigned n_nonces;
+};
+
+/* Fixtures. The teardown stops the broker, and fails if it leaves a queue, a segment, or this
+ * process more descriptors than it had; what a failed test left behind is killed and removed. */
+int daemon_setup(void **state);
+int daemon_teardown(void **state);
+
+/* Start it with this configuration (NULL: all defaults), and return when it serves. */
+void daemon_start(struct daemon *d, const char *config);
+
+/* Write another configuration, to be read on SIGHUP or at the next start. */
+void daemon_configure(const struct daemon *d, const char *config);
+
+/* Start it again under the same instance, and return when it serves. */
+void daemon_restart(struct daemon *d);
+
+/* SIGKILL, and reap it. */
+void daemon_kill(struct daemon *d);
+
+/* SIGTERM, and its exit status. */
+int daemon_stop(struct daemon *d);
+
+/* SIGSTOP, and return when it stands still; SIGCONT. */
+void daemon_pause(const struct daemon *d);
+void daemon_resume(const struct daemon *d);
+
+/* SIGHUP, and return when it has reloaded or said why not. */
+void daemon_reload(const struct daemon *d);
+
+/* Does its log so far contain this? */
+bool daemon_said(const struct daemon *d, const char *words);
+
+/* How often? */
+unsigned daemon_said_times(const struct daemon *d, const char *words);
+
+/* What it shows. Valid until the end of the test, whatever becomes of the broker. */
+const struct board_header *daemon_board(const struct daemon *d);
+
+/* Its rows that are not free. */
+unsigned daemon_rows(const struct daemon *d);
+
+/* A number behind a key of /proc/<pid>/status, such as "RssAnon" (KiB); its open descriptors. */
+uint64_t daemon_status(const struct daemon *d, const char *key);
+unsigned daemon_descriptors(const struct daemon *d);
+
+/* A handle on it. `name` may be NULL; `flags` are of enum mqc_open_flag. */
+struct mqc *daemon_open(const struct daemon *d, const char *name, unsigned flags);
+
+/* Note the reply queues that exist now, so that the end can tell whether they have gone. Called by
+ * daemon_stop and daemon_kill. */
+void daemon_note_queues(struct daemon *d);
+
+/* Is there nothing left of it: no request queue, no reply queue that was ever noted, no segment?
+ * Says on standard error what is. */
+bool daemon_is_gone(const struct daemon *d);
+
+/* Is a reply queue there? */
+bool daemon_has_queue(const struct daemon *d, uint64_t nonce);
+
+#endif
