@@ -318,9 +318,10 @@ static int enlist(struct mqc *c, const char *name, unsigned flags, uint64_t dead
             return r;
         if (answer.code == WIRE_C_OK)
             return 0;
+        if (answer.code == WIRE_C_NAME_LEAVING)
+            wait_posting(c, postings(c), earlier(deadline, LEAVING_MS));
         if (answer.code != WIRE_C_NAME_LEAVING || client_monotonic() >= deadline)
             return client_fail_refused(c, name, answer.code, answer.number1, answer.number2);
-        wait_posting(c, postings(c), earlier(deadline, LEAVING_MS));
     }
 }
 

@@ -1,0 +1,329 @@
+/* A stand-in for the broker. */
+#include "tests/support/stand_in.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { LOOK_MS = 5 }; /* between looks at `quit` and `paused` */
+
+static const uint8_t token[WIRE_TOKEN_SIZE] = "stand-in's token";
+
+/* The thread cannot jump out of a test, as cmocka does. */
+static void die(const char *what, int error)
+{
+    fprintf(stderr, "stand-in: %s: %s\n", what, strerror(error));
+    abort();
+}
+
+static uint64_t own_start(void)
+{
+    unsigned long long start = 0;
+    char text[1024];
+    FILE *f = fopen("/proc/self/stat", "r");
+    size_t n = fread(text, 1, sizeof(text) - 1, f);
+
+    fclose(f);
+    text[n] = '\0';
+    sscanf(strrchr(text, ')') + 1,
+           " %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
+           &start);
+    return start;
+}
+
+/* ---- Batches ---- */
+
+void stand_in_begin(struct stand_in *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->batch_size = WIRE_BATCH_SIZE;
+}
+
+void stand_in_message(struct stand_in *s, uint8_t priority, uint16_t flags, uint64_t number,
+                      uint64_t expiry, const char *topic, const char *payload)
+{
+    s->batch_size +=
+        (uint32_t)wire_put_message(s->batch + s->batch_size, WIRE_MESSAGE, priority, flags, number,
+                                   expiry, topic, strlen(topic), payload, strlen(payload));
+}
+
+void stand_in_code(struct stand_in *s, uint8_t code, uint32_t number, uint32_t count)
+{
+    s->batch_size += (uint32_t)wire_put_answer(s->batch + s->batch_size, code, number, count);
+}
+
+void stand_in_end(struct stand_in *s, uint8_t type, uint8_t code)
+{
+    s->batch_size += (uint32_t)wire_put_end(s->batch + s->batch_size, type, code);
+}
+
+static void send_batch(struct stand_in *s, unsigned level)
+{
+    struct pollfd writable = {.fd = s->reply.mqd, .events = POLLOUT};
+    int r;
+
+    wire_put_batch(s->batch, STAND_IN_ROW, (uint8_t)level, ++s->number, s->grant, 0, s->batch_size);
+    while ((r = queue_send(&s->reply, s->batch, s->batch_size, level)) == -EAGAIN)
+        if (poll(&writable, 1, 10000) != 1)
+            die("a reply queue stays full", EAGAIN);
+    if (r < 0)
+        die("cannot send a batch", -r);
+    atomic_store(&s->row->level[level], (uint32_t)s->number);
+    atomic_store(&s->row->tide, (uint32_t)s->number);
+}
+
+void stand_in_send(struct stand_in *s, unsigned level)
+{
+    send_batch(s, level);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void stand_in_say(struct stand_in *s, uint8_t priority, const char *topic, const char *payload)
+{
+    stand_in_begin(s);
+    stand_in_message(s, priority, 0, 0, 0, topic, payload);
+    stand_in_send(s, priority);
+}
+
+void stand_in_answer(struct stand_in *s, const struct wire_frame *frame)
+{
+    bool confirm = frame->type == WIRE_PUBLISH && (frame->flags & WIRE_F_CONFIRM) != 0;
+
+    if (!confirm && frame->type != WIRE_SUBSCRIBE && frame->type != WIRE_UNSUBSCRIBE)
+        return;
+    stand_in_begin(s);
+    stand_in_code(s, WIRE_C_OK, (uint32_t)frame->number, 1);
+    stand_in_send(s, WIRE_CONTROL);
+}
+
+/* ---- Registration ---- */
+
+static void post(struct stand_in *s, uint64_t nonce, uint32_t code)
+{
+    uint32_t n = atomic_load(&s->board->postings);
+    struct board_posting *p = &s->board->board_postings[n % BOARD_POSTINGS];
+
+    atomic_store(&p->nonce, 0);
+    atomic_store(&p->code, code);
+    atomic_store(&p->number1, 11);
+    atomic_store(&p->number2, 22);
+    atomic_store(&p->nonce, nonce);
+    atomic_store(&s->board->postings, n + 1);
+    syscall(SYS_futex, &s->board->postings, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+static void welcome(struct stand_in *s, const struct wire_frame *frame)
+{
+    const struct wire_frame w = {.nonce = frame->nonce,
+                                 .token = token,
+                                 .session = STAND_IN_ROW,
+                                 .depth = STAND_IN_DEPTH,
+                                 .width = STAND_IN_WIDTH,
+                                 .frame_max = STAND_IN_FRAME_MAX,
+                                 .window = STAND_IN_WINDOW};
+    struct board_client_info info = {
+        .state = BOARD_ROW_LIVE, .nonce = frame->nonce, .pid = frame->pid};
+    char name[NAMES_MAX];
+
+    names_reply_queue(name, s->instance, frame->nonce);
+    if (queue_create(&s->reply, name, STAND_IN_DEPTH, STAND_IN_WIDTH, 0600) < 0)
+        die("cannot make a reply queue", errno);
+    board_write_identity(s->row, &info);
+    pthread_mutex_lock(&s->lock);
+    s->nonce = frame->nonce;
+    s->batch_size = WIRE_BATCH_SIZE;
+    s->batch_size += (uint32_t)wire_put_welcome(s->batch + s->batch_size, &w);
+    send_batch(s, WIRE_CONTROL);
+    pthread_mutex_unlock(&s->lock);
+    post(s, frame->nonce, WIRE_C_OK);
+}
+
+static void take_register(struct stand_in *s, const struct wire_frame *frame)
+{
+    if (atomic_load(&s->mute) || frame->nonce == s->nonce)
+        return;
+    if (atomic_load(&s->refuse) != WIRE_C_OK && atomic_load(&s->refuse_times) > 0) {
+        atomic_fetch_sub(&s->refuse_times, 1);
+        post(s, frame->nonce, atomic_load(&s->refuse));
+        return;
+    }
+    welcome(s, frame);
+}
+
+/* ---- The thread ---- */
+
+static void keep(struct stand_in *s, const struct wire_frame *frame, bool urgent, unsigned level)
+{
+    struct stand_in_frame *kept;
+
+    pthread_mutex_lock(&s->lock);
+    if (s->n_frames < STAND_IN_KEPT) {
+        kept = &s->frames[s->n_frames];
+        kept->urgent = urgent;
+        kept->level = level;
+        kept->envelope = s->n_envelopes;
+        memcpy(kept->bytes, frame->bytes,
+               frame->size < sizeof(kept->bytes) ? frame->size : sizeof(kept->bytes));
+        kept->frame = *frame;
+        if (frame->size <= sizeof(kept->bytes))
+            wire_get_request(kept->bytes, frame->size, &kept->frame);
+    }
+    s->n_frames++;
+    pthread_cond_broadcast(&s->came);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void take_envelope(struct stand_in *s, const uint8_t *bytes, size_t size, bool urgent,
+                          unsigned level)
+{
+    struct wire_envelope envelope;
+    struct wire_frame frame;
+
+    if (wire_get_envelope(bytes, size, &envelope) != WIRE_OK)
+        die("not an envelope", EBADMSG);
+    s->n_envelopes++;
+    while (envelope.size > 0) {
+        if (wire_get_request(envelope.frames, envelope.size, &frame) != WIRE_OK)
+            die("not a frame", EBADMSG);
+        if (frame.type == WIRE_REGISTER) {
+            take_register(s, &frame);
+        } else {
+            if (envelope.session != STAND_IN_ROW ||
+                memcmp(envelope.token, token, sizeof(token)) != 0)
+                die("not this session's token", EBADMSG);
+            keep(s, &frame, urgent, level);
+            if (!atomic_load(&s->mute))
+                (s->answer != NULL ? s->answer : stand_in_answer)(s, &frame);
+        }
+        envelope.frames += frame.size;
+        envelope.size -= frame.size;
+    }
+}
+
+static bool take_one(struct stand_in *s, const struct queue *q)
+{
+    uint8_t bytes[WIRE_QUEUE_MAX];
+    unsigned level;
+    ssize_t n = queue_receive(q, bytes, sizeof(bytes), &level);
+
+    if (n >= 0)
+        take_envelope(s, bytes, (size_t)n, q == &s->urgent, level);
+    return n >= 0;
+}
+
+static void *run(void *argument)
+{
+    struct stand_in *s = argument;
+    struct pollfd readable[] = {{.fd = s->urgent.mqd, .events = POLLIN},
+                                {.fd = s->request.mqd, .events = POLLIN}};
+
+    while (!atomic_load(&s->quit)) {
+        if (atomic_load(&s->paused)) {
+            poll(NULL, 0, LOOK_MS);
+            continue;
+        }
+        poll(readable, 2, LOOK_MS);
+        while (!atomic_load(&s->paused) && (take_one(s, &s->urgent) || take_one(s, &s->request))) {
+        }
+    }
+    return NULL;
+}
+
+/* ---- Start and stop ---- */
+
+static void make_board(struct stand_in *s)
+{
+    size_t size = board_size(4, 4);
+    char name[NAMES_MAX];
+
+    names_board(name, s->instance);
+    assert_int_equal(segment_create(&s->segment, name, size, 0600), 0);
+    assert_int_equal(segment_allocate(&s->segment, 0, size), 0);
+    board_format(s->segment.base, size, 4, 4);
+    s->board = s->segment.base;
+    s->board->frame_max = STAND_IN_FRAME_MAX;
+    s->board->window = STAND_IN_WINDOW;
+    s->row = board_row(s->board, STAND_IN_ROW);
+    board_set(&s->row->grant, STAND_IN_WINDOW);
+    s->grant = STAND_IN_WINDOW;
+    atomic_store(&s->board->pid, (uint32_t)getpid());
+    board_set(&s->board->pid_start, own_start());
+    atomic_store(&s->board->state, BOARD_RUNNING);
+}
+
+struct stand_in *stand_in_start(void)
+{
+    static unsigned count;
+    struct stand_in *s = calloc(1, sizeof(*s));
+    char name[NAMES_MAX];
+
+    s->frames = calloc(STAND_IN_KEPT, sizeof(*s->frames));
+    snprintf(s->instance, sizeof(s->instance), "stand-in-%d-%u", (int)getpid(), count++);
+    s->reply = QUEUE_CLOSED;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->came, NULL);
+    make_board(s);
+    names_request_queue(name, s->instance);
+    assert_int_equal(queue_create(&s->request, name, STAND_IN_DEPTH, STAND_IN_REQUEST_WIDTH, 0600),
+                     0);
+    names_urgent_queue(name, s->instance);
+    assert_int_equal(queue_create(&s->urgent, name, STAND_IN_DEPTH, STAND_IN_WIDTH, 0600), 0);
+    assert_int_equal(pthread_create(&s->thread, NULL, run, s), 0);
+    s->running = true;
+    return s;
+}
+
+void stand_in_stop(struct stand_in *s)
+{
+    char name[NAMES_MAX];
+
+    atomic_store(&s->quit, true);
+    pthread_join(s->thread, NULL);
+    names_request_queue(name, s->instance);
+    mq_unlink(name);
+    names_urgent_queue(name, s->instance);
+    mq_unlink(name);
+    if (s->nonce != 0) {
+        names_reply_queue(name, s->instance, s->nonce);
+        mq_unlink(name);
+    }
+    names_board(name, s->instance);
+    shm_unlink(name);
+    queue_close(&s->request);
+    queue_close(&s->urgent);
+    queue_close(&s->reply);
+    segment_close(&s->segment);
+    pthread_mutex_destroy(&s->lock);
+    pthread_cond_destroy(&s->came);
+    free(s->frames);
+    free(s);
+}
+
+void stand_in_await(struct stand_in *s, uint32_t n)
+{
+    struct timespec limit;
+    bool enough;
+
+    clock_gettime(CLOCK_REALTIME, &limit);
+    limit.tv_sec += 10;
+    pthread_mutex_lock(&s->lock);
+    while (s->n_frames < n && pthread_cond_timedwait(&s->came, &s->lock, &limit) == 0) {
+    }
+    enough = s->n_frames >= n;
+    pthread_mutex_unlock(&s->lock);
+    if (!enough)
+        fail_msg("stand-in: %u frames came, not %u", s->n_frames, n);
+}
