@@ -827,6 +827,20 @@ static int open_all(struct broker *b, const struct config *config, const struct 
     return r;
 }
 
+/* A fresh instance that could not be completed: nobody is to find half of it. */
+static void take_back(struct broker *b)
+{
+    char name[NAMES_MAX];
+
+    names_request_queue(name, b->instance);
+    if (b->request.mqd != (mqd_t)-1)
+        mq_unlink(name);
+    names_urgent_queue(name, b->instance);
+    if (b->urgent.mqd != (mqd_t)-1)
+        mq_unlink(name);
+    memory_remove(&b->memory);
+}
+
 int broker_new(struct broker **out, const char *instance, const struct config *config,
                const struct plan *plan, const char *config_path)
 {
@@ -847,6 +861,8 @@ int broker_new(struct broker **out, const char *instance, const struct config *c
     raise_descriptor_limit();
     r = open_all(b, config, plan);
     if (r < 0) {
+        if (b->memory.ledger.base != NULL && !b->memory.adopted)
+            take_back(b);
         broker_free(b);
         return r;
     }
