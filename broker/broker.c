@@ -525,7 +525,7 @@ static bool turn(struct broker *b)
     if (life_next_tick(e) <= e->now)
         life_tick(e);
     carry_out(b);
-    work = work || e->touched.n > 0;
+    work = work || e->touched.n > 0 || e->dirty.n > 0;
     pump_touched(b);
     wake_registering(b, postings);
     if (work) {

@@ -79,14 +79,29 @@ void engine_deinit(struct engine *e)
  * ---------------------------------------------------------------------------------------------------
  */
 
+/* A publisher may be asleep for want of room, and nobody knows: what it had under way when it
+ * looked at its grant may not have been received yet. So whenever its grant has risen by half a
+ * window it is to be woken (P5). */
+static void show_grant(struct engine *e, uint16_t row)
+{
+    struct session *s = &e->sessions[row];
+    uint64_t grant = engine_grant(e, row);
+
+    board_set(&board_row(e->board, row)->grant, grant);
+    if (grant < s->told + e->window / 2)
+        return;
+    s->told = grant;
+    s->nudge = true;
+    engine_touch(e, row);
+}
+
 static void show_session(struct engine *e, uint16_t i)
 {
     const struct session *s = &e->sessions[i];
-    const struct row *row = engine_row(e, i);
     struct board_row *b = board_row(e->board, i);
 
-    board_set(&b->grant, row->received + (e->window > s->charged ? e->window - s->charged : 0));
-    board_set(&b->missed, row->missed);
+    show_grant(e, i);
+    board_set(&b->missed, engine_row(e, i)->missed);
     board_set(&b->waiting, s->n_waiting);
     board_set(&b->waiting_bytes, s->waiting_bytes);
     board_set(&b->charged, s->charged);
@@ -235,8 +250,8 @@ bool engine_in_doubt(const struct engine *e, const struct reference *r)
            ((ref_flags(r) & REF_LATE) == 0 || PERSIST_FAULT(FAULT_NO_LATE_MARK));
 }
 
-/* Out of room is who has less of its window left than a publisher below priority 24 may use; back
- * in it who has half (P5). */
+/* Out of room is who has less of its window left than a publisher below priority 24 may use, until
+ * half of it is back (P7). */
 static void watch_room(struct engine *e, uint16_t row)
 {
     struct session *s = &e->sessions[row];
@@ -248,8 +263,6 @@ static void watch_room(struct engine *e, uint16_t row)
     } else if (s->short_since != 0 && s->charged <= e->window / 2) {
         s->short_since = 0;
         e->n_short--;
-        s->nudge = true;
-        engine_touch(e, row);
     }
 }
 

@@ -55,6 +55,7 @@ struct session {
     uint32_t n_answers; /* among those waiting */
     uint32_t n_waiting;
     uint64_t waiting_bytes; /* their cells; one shared by several sessions counts for each */
+    uint64_t told;          /* its grant when it was last woken for it */
     uint64_t charged;       /* of its window; also by who had the row before (P4) */
     uint64_t short_since;   /* out of room since then; 0: is not */
     uint64_t over_since;    /* over its quota since then; 0: is not */
@@ -148,6 +149,15 @@ static inline struct row *engine_row(const struct engine *e, uint16_t i)
 static inline struct reference *engine_reference(const struct engine *e, uint32_t slot)
 {
     return store_reference(&e->store, slot);
+}
+
+/* What a session may have published in all: computed, never counted up (P4). A row that was left
+ * with more than a window charged grants nothing beyond what was received. */
+static inline uint64_t engine_grant(const struct engine *e, uint16_t row)
+{
+    uint64_t charged = e->sessions[row].charged;
+
+    return engine_row(e, row)->received + (e->window > charged ? e->window - charged : 0);
 }
 
 /* The bytes of a reference that has a cell. */

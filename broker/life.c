@@ -116,6 +116,7 @@ static void reset_session(struct engine *e, uint16_t i)
     s->end_code = WIRE_C_OK;
     s->dead = false;
     s->nudge = false;
+    s->told = e->window;
     s->room = 0;
     s->room_fresh = false;
     s->kept = BLOCKED_NOT;

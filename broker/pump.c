@@ -166,12 +166,10 @@ static uint32_t gather_doubt(struct engine *e, uint16_t row, uint32_t width)
 
 static void seal(struct engine *e, uint16_t i, uint32_t frames, struct pump_batch *batch)
 {
-    const struct session *s = &e->sessions[i];
     const struct row *row = engine_row(e, i);
-    uint64_t grant = row->received + (e->window > s->charged ? e->window - s->charged : 0);
 
     e->batch_size = frames;
-    wire_put_batch(e->out, i, e->batch_level, e->batch_number, grant, row->missed,
+    wire_put_batch(e->out, i, e->batch_level, e->batch_number, engine_grant(e, i), row->missed,
                    WIRE_BATCH_SIZE + frames);
     *batch = (struct pump_batch){
         .bytes = e->out, .size = WIRE_BATCH_SIZE + frames, .level = e->batch_level};
@@ -287,6 +285,7 @@ static int next_nudge(struct engine *e, uint16_t i, struct pump_batch *batch)
     if (!s->room_fresh)
         return PUMP_ASK;
     s->nudge = false;
+    s->room_fresh = false;
     if (s->room < row->depth)
         return PUMP_NOTHING; /* it has something to read, and looks at its grant then */
     begin(e, row_number(row) + 1, PERSIST_CONTROL, WIRE_CONTROL);
