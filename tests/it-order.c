@@ -231,17 +231,11 @@ static void a_narrow_reply_queue_keeps_it_as_well(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(P1_what_is_read_afterwards_never_rises_in_priority,
-                                        daemon_setup, daemon_teardown),
-        cmocka_unit_test_setup_teardown(P1_holds_with_a_narrow_reply_queue_as_well, daemon_setup,
-                                        daemon_teardown),
-        cmocka_unit_test_setup_teardown(
-            what_is_read_meanwhile_keeps_the_order_of_each_publisher_and_priority, daemon_setup,
-            daemon_teardown),
-        cmocka_unit_test_setup_teardown(batching_publishers_keep_it_as_well, daemon_setup,
-                                        daemon_teardown),
-        cmocka_unit_test_setup_teardown(a_narrow_reply_queue_keeps_it_as_well, daemon_setup,
-                                        daemon_teardown),
+        DAEMON_TEST(P1_what_is_read_afterwards_never_rises_in_priority),
+        DAEMON_TEST(P1_holds_with_a_narrow_reply_queue_as_well),
+        DAEMON_TEST(what_is_read_meanwhile_keeps_the_order_of_each_publisher_and_priority),
+        DAEMON_TEST(batching_publishers_keep_it_as_well),
+        DAEMON_TEST(a_narrow_reply_queue_keeps_it_as_well),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

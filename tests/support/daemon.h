@@ -34,6 +34,9 @@ struct daemon {
 int daemon_setup(void **state);
 int daemon_teardown(void **state);
 
+/* A test with these fixtures, for the table of a program's tests. */
+#define DAEMON_TEST(f) cmocka_unit_test_setup_teardown(f, daemon_setup, daemon_teardown)
+
 /* Start it with this configuration (NULL: all defaults), and return when it serves. */
 void daemon_start(struct daemon *d, const char *config);
 

@@ -1,0 +1,504 @@
+/* Sessions come and go, however they go: what they get of the kernel's queue memory, what those are
+ * told who get nothing, and that nothing stays of them. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "libclient/queue.h"
+#include "tests/support/actor.h"
+#include "tests/support/daemon.h"
+#include "tests/support/patience.h"
+#include "tests/support/program.h"
+
+enum {
+    CLIENTS = 32,
+    DEPTH = 10,
+    WIDE = 8192,
+    NARROW = 1280,
+    N_WIDE = 4,
+    REQUEST_QUEUES = DEPTH * (WIDE + 96) + DEPTH * (NARROW + 96),
+    NARROW_QUEUE = DEPTH * (NARROW + 96),
+};
+
+/* What an actor is told to do. */
+enum command {
+    RECEIVE = 1, /* one message; it says the size of its payload */
+    PUBLISH_LARGEST,
+    DROP_DEAD, /* exit without a word */
+    CLOSE,
+};
+
+struct part {
+    const char *instance;
+    const char *name;
+    unsigned flags;
+    unsigned number;
+};
+
+/* The payload that fills a frame for any of these topics. */
+static size_t largest(struct mqc *client)
+{
+    return mqc_payload_max(client, "all/00");
+}
+
+static void publish_largest(struct mqc *client)
+{
+    static char payload[WIDE];
+    char topic[8];
+
+    memset(payload, 'x', sizeof(payload));
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        snprintf(topic, sizeof(topic), "all/%02u", i);
+        ACTOR_REQUIRE(mqc_publish(client, topic, payload, largest(client), 8) == 0);
+        ACTOR_REQUIRE(mqc_publish(client, topic, payload, largest(client) + 1, 8) == -EMSGSIZE);
+    }
+}
+
+/* An actor: a client that does as it is told. */
+static void be_client(struct actor *self, const void *context)
+{
+    const struct part *part = context;
+    struct mqc *client = actor_open(part->instance, part->name, part->flags);
+    char topic[8];
+
+    snprintf(topic, sizeof(topic), "all/%02u", part->number);
+    if ((part->flags & MQC_PUBLISH_ONLY) == 0)
+        ACTOR_REQUIRE(mqc_subscribe(client, topic, 0) == 0);
+    actor_tell(self, 0);
+    for (;;) {
+        struct mqc_message message;
+
+        switch (actor_hear(self)) {
+        case RECEIVE:
+            ACTOR_REQUIRE(mqc_receive(client, &message, PATIENCE_MS) == 0);
+            ACTOR_REQUIRE(strcmp(message.topic, topic) == 0);
+            actor_tell(self, message.size);
+            mqc_message_free(&message);
+            break;
+        case PUBLISH_LARGEST:
+            publish_largest(client);
+            actor_tell(self, largest(client));
+            break;
+        case DROP_DEAD:
+            _exit(EXIT_SUCCESS);
+        default:
+            mqc_close(client);
+            return;
+        }
+    }
+}
+
+/* One after the other, so that the first get the wide queues. */
+static void start_clients(const struct daemon *d, struct actor *actors, unsigned n)
+{
+    struct part part = {.instance = d->instance};
+
+    for (part.number = 0; part.number < n; part.number++) {
+        actor_start(&actors[part.number], be_client, &part);
+        actor_hear(&actors[part.number]);
+    }
+}
+
+static unsigned tell_and_hear(const struct actor *a, enum command command)
+{
+    actor_tell(a, command);
+    return (unsigned)actor_hear(a);
+}
+
+/* The reply queue of a row, as the kernel has it: its width. */
+static uint32_t width_of(const struct daemon *d, uint32_t row)
+{
+    struct board_client_info info;
+    struct queue q = QUEUE_CLOSED;
+    char name[NAMES_MAX];
+    uint32_t width;
+
+    assert_true(board_read_identity(board_row(daemon_board(d), row), &info));
+    names_reply_queue(name, d->instance, info.nonce);
+    assert_int_equal(queue_open(&q, name, O_RDONLY | O_NONBLOCK), 0);
+    assert_int_equal(q.depth, DEPTH);
+    width = q.width;
+    queue_close(&q);
+    return width;
+}
+
+/* How many of the queues ever noted exist? */
+static unsigned queues_left(const struct daemon *d)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < d->n_nonces; i++)
+        n += daemon_has_queue(d, d->nonces[i]);
+    return n;
+}
+
+static int open_fails(const struct daemon *d, const char *name)
+{
+    const struct mqc_options options = {.instance = d->instance, .name = name};
+    struct mqc *client = NULL;
+    int r = mqc_open(&client, &options);
+
+    mqc_close(client);
+    return r;
+}
+
+static bool gone(const struct daemon *d)
+{
+    return daemon_rows(d) == 0 && queues_left(d) == 0;
+}
+
+/* ---- Many
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+static void check_geometry(const struct daemon *d)
+{
+    uint64_t bytes = REQUEST_QUEUES;
+
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        assert_int_equal(width_of(d, i), i < N_WIDE ? WIDE : NARROW);
+        bytes += queue_bytes(DEPTH, width_of(d, i));
+    }
+    printf("%d clients at once: %llu of %llu bytes of queue memory\n", CLIENTS,
+           (unsigned long long)bytes,
+           (unsigned long long)board_get(&daemon_board(d)->queue_bytes_limit));
+    assert_int_equal(bytes, 813440);
+    assert_int_equal(bytes, board_get(&daemon_board(d)->queue_bytes_used));
+}
+
+static void thirty_two_clients_fit_the_default_limits_and_the_next_is_told_why_not(void **state)
+{
+    struct daemon *d = *state;
+    struct actor actors[CLIENTS];
+    unsigned size;
+
+    d->queue_bytes = 819200;
+    daemon_start(d, NULL);
+    start_clients(d, actors, CLIENTS);
+    assert_int_equal(daemon_rows(d), CLIENTS);
+    check_geometry(d);
+
+    size = tell_and_hear(&actors[CLIENTS - 1], PUBLISH_LARGEST);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        assert_int_equal(tell_and_hear(&actors[i], RECEIVE), size);
+
+    assert_int_equal(open_fails(d, NULL), -ENFILE);
+    printf("the next is told: %s\n", mqc_last_error());
+    assert_non_null(strstr(mqc_last_error(), "32 clients"));
+    assert_non_null(strstr(mqc_last_error(), "raise max_clients"));
+
+    daemon_note_queues(d);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        actor_tell(&actors[i], CLOSE);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        actor_join(&actors[i]);
+    PATIENCE_UNTIL(gone(d));
+    PATIENCE_UNTIL(board_get(&daemon_board(d)->queue_bytes_used) == REQUEST_QUEUES);
+}
+
+static void killed_clients_leave_nothing(void **state)
+{
+    struct daemon *d = *state;
+    struct actor actors[CLIENTS];
+    unsigned descriptors;
+    uint64_t begun;
+
+    d->queue_bytes = 819200;
+    daemon_start(d, NULL);
+    descriptors = daemon_descriptors(d);
+    start_clients(d, actors, CLIENTS);
+    daemon_note_queues(d);
+    assert_int_equal(queues_left(d), CLIENTS);
+
+    begun = patience_now();
+    for (unsigned i = 0; i < CLIENTS; i++)
+        kill(actors[i].pid, SIGKILL);
+    PATIENCE_UNTIL(gone(d));
+    printf("%d clients killed: rows and queues gone after %llu ms\n", CLIENTS,
+           (unsigned long long)(patience_now() - begun));
+    for (unsigned i = 0; i < CLIENTS; i++)
+        actor_kill(&actors[i]);
+    assert_int_equal(daemon_descriptors(d), descriptors);
+    assert_int_equal(board_get(&daemon_board(d)->totals.died), CLIENTS);
+    PATIENCE_UNTIL(board_get(&daemon_board(d)->subscriptions) == 0);
+    PATIENCE_UNTIL(board_get(&daemon_board(d)->references_used) == 0);
+}
+
+/* ---- Refused
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+static void the_end_of_queue_memory_is_a_sentence(void **state)
+{
+    struct daemon *d = *state;
+    struct actor actors[3];
+    char bytes[32];
+
+    d->queue_bytes = REQUEST_QUEUES + 3 * NARROW_QUEUE + 100;
+    daemon_start(d, NULL);
+    assert_true(daemon_said(d, "room for 3 of 32 clients"));
+    start_clients(d, actors, 3);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(width_of(d, i), NARROW);
+
+    assert_int_equal(open_fails(d, "fourth"), -EMFILE);
+    printf("the next is told: %s\n", mqc_last_error());
+    snprintf(bytes, sizeof(bytes), "%d", NARROW_QUEUE);
+    assert_non_null(strstr(mqc_last_error(), bytes));
+    snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)d->queue_bytes);
+    assert_non_null(strstr(mqc_last_error(), bytes));
+    assert_non_null(strstr(mqc_last_error(), "ulimit -q"));
+    assert_true(daemon_said(d, "refused a client (fourth"));
+    assert_int_equal(daemon_rows(d), 3);
+
+    /* There is room again when one leaves. */
+    actor_kill(&actors[1]);
+    PATIENCE_UNTIL(daemon_rows(d) == 2);
+    mqc_close(daemon_open(d, "fourth", 0));
+}
+
+static void a_name_is_taken_until_its_holder_has_gone(void **state)
+{
+    struct daemon *d = *state;
+    const char *const no_names[] = {"a/b", "+", "#", "@x", "$x", "tab\there"};
+    struct part part = {.instance = d->instance, .name = "pump"};
+    struct actor holder;
+    struct mqc *client = NULL;
+    char pid[16];
+    int r;
+
+    daemon_start(d, NULL);
+    actor_start(&holder, be_client, &part);
+    actor_hear(&holder);
+    assert_int_equal(open_fails(d, "pump"), -EADDRINUSE);
+    snprintf(pid, sizeof(pid), "%d", (int)holder.pid);
+    assert_non_null(strstr(mqc_last_error(), "pump"));
+    assert_non_null(strstr(mqc_last_error(), pid));
+
+    actor_kill(&holder); /* taken, then on its way out, then free */
+    PATIENCE_UNTIL((r = mqc_open(&client, &(struct mqc_options){.instance = d->instance,
+                                                                .name = "pump"})) != -EADDRINUSE);
+    assert_int_equal(r, 0);
+    mqc_close(client);
+
+    for (size_t i = 0; i < sizeof(no_names) / sizeof(*no_names); i++)
+        assert_int_equal(open_fails(d, no_names[i]), -EINVAL);
+}
+
+/* ---- Publishers
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+static void publish_only_sessions_leave_the_wide_queues_to_others(void **state)
+{
+    struct daemon *d = *state;
+    struct mqc *publishers[5];
+    struct mqc *subscriber;
+
+    daemon_start(d, NULL);
+    for (unsigned i = 0; i < 5; i++)
+        publishers[i] = daemon_open(d, NULL, MQC_PUBLISH_ONLY);
+    subscriber = daemon_open(d, NULL, 0);
+    for (uint32_t i = 0; i < 5; i++)
+        assert_int_equal(width_of(d, i), NARROW);
+    assert_int_equal(width_of(d, 5), WIDE);
+    assert_int_equal(mqc_subscribe(publishers[0], "x", 0), -EINVAL);
+    for (unsigned i = 0; i < 5; i++)
+        mqc_close(publishers[i]);
+    mqc_close(subscriber);
+}
+
+static void a_wide_queue_that_was_given_back_is_given_to_the_next(void **state)
+{
+    struct daemon *d = *state;
+    struct mqc *clients[5];
+
+    daemon_start(d, NULL);
+    for (unsigned i = 0; i < 5; i++)
+        clients[i] = daemon_open(d, NULL, 0);
+    assert_int_equal(width_of(d, 4), NARROW);
+    mqc_close(clients[2]);
+    PATIENCE_UNTIL(daemon_rows(d) == 4);
+    clients[2] = daemon_open(d, NULL, 0);
+    assert_int_equal(width_of(d, 2), WIDE);
+    for (unsigned i = 0; i < 5; i++)
+        mqc_close(clients[i]);
+}
+
+static void one_shot_publishers_leave_nothing(void **state)
+{
+    enum { SHOTS = 300 };
+    struct daemon *d = *state;
+    struct program *p = malloc(sizeof(*p));
+    struct mqc *subscriber;
+    unsigned descriptors;
+
+    assert_non_null(p);
+    daemon_start(d, NULL);
+    subscriber = daemon_open(d, NULL, 0);
+    assert_int_equal(mqc_subscribe(subscriber, "shot", 0), 0);
+    descriptors = daemon_descriptors(d);
+    for (unsigned i = 0; i < SHOTS; i++) {
+        if (PROGRAM(p, "mqpub", "--instance", d->instance, "-t", "shot", "-m", "x") != 0)
+            fail_msg("mqpub: %s", p->err);
+    }
+    PATIENCE_UNTIL(board_get(&daemon_board(d)->totals.said_bye) == SHOTS);
+    for (unsigned i = 0; i < SHOTS; i++) {
+        struct mqc_message message;
+
+        assert_int_equal(mqc_receive(subscriber, &message, PATIENCE_MS), 0);
+        mqc_message_free(&message);
+    }
+    assert_int_equal(daemon_rows(d), 1);
+    assert_int_equal(daemon_descriptors(d), descriptors);
+    PATIENCE_UNTIL(board_get(&daemon_board(d)->references_used) == 1); /* the subscription */
+    assert_int_equal(board_get(&daemon_board(d)->cells_used), 1);
+    mqc_close(subscriber);
+    free(p);
+}
+
+/* ---- Other ways to go
+ * ---------------------------------------------------------------------------------------------- */
+
+static void who_exits_without_a_word_leaves_nothing(void **state)
+{
+    struct daemon *d = *state;
+    struct actor actors[4];
+
+    daemon_start(d, NULL);
+    start_clients(d, actors, 4);
+    daemon_note_queues(d);
+    for (unsigned i = 0; i < 4; i++)
+        actor_tell(&actors[i], DROP_DEAD);
+    for (unsigned i = 0; i < 4; i++)
+        actor_join(&actors[i]);
+    PATIENCE_UNTIL(gone(d));
+}
+
+/* L1: a death does not overtake what the dead one sent. */
+static void publish_and_die(struct actor *self, const void *context)
+{
+    const struct part *part = context;
+    struct mqc *client = actor_open(part->instance, NULL, MQC_PUBLISH_ONLY);
+
+    for (unsigned i = 0; i < 100; i++)
+        ACTOR_REQUIRE(mqc_publish(client, "all/00", &i, sizeof(i), i % 2 ? 31 : 0) == 0);
+    (void)self;
+    _exit(EXIT_SUCCESS);
+}
+
+static void L1_what_the_dead_sent_arrives(void **state)
+{
+    enum { DEATHS = 50 };
+    struct daemon *d = *state;
+    struct part part = {.instance = d->instance};
+    struct mqc *subscriber;
+
+    daemon_start(d, NULL);
+    subscriber = daemon_open(d, NULL, 0);
+    assert_int_equal(mqc_subscribe(subscriber, "all/00", 0), 0);
+    for (unsigned i = 0; i < DEATHS; i++) {
+        struct mqc_message message;
+        struct actor actor;
+
+        actor_start(&actor, publish_and_die, &part);
+        for (unsigned n = 0; n < 100; n++) {
+            if (mqc_receive(subscriber, &message, PATIENCE_MS) < 0)
+                fail_msg("death %u, after %u messages: %s", i, n, mqc_last_error());
+            mqc_message_free(&message);
+        }
+        actor_join(&actor);
+    }
+    mqc_close(subscriber);
+    PATIENCE_UNTIL(daemon_rows(d) == 0);
+}
+
+static void L4_a_forked_copy_can_only_be_dropped(void **state)
+{
+    struct daemon *d = *state;
+    struct mqc_message message;
+    struct mqc *client;
+    pid_t child;
+    int status;
+
+    daemon_start(d, NULL);
+    client = daemon_open(d, NULL, 0);
+    assert_int_equal(mqc_subscribe(client, "t", 0), 0);
+    fflush(NULL);
+    child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        if (mqc_publish(client, "t", "x", 1, 8) != -EPERM ||
+            mqc_receive(client, &message, 0) != -EPERM)
+            _exit(EXIT_FAILURE);
+        mqc_close(client);
+        _exit(EXIT_SUCCESS);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(mqc_publish(client, "t", "x", 1, 8), 0);
+    assert_int_equal(mqc_receive(client, &message, PATIENCE_MS), 0);
+    mqc_message_free(&message);
+    mqc_close(client);
+}
+
+static void a_client_that_stands_still_does_not_hold_others_up(void **state)
+{
+    enum { MESSAGES = 20000 };
+    struct daemon *d = *state;
+    struct part part = {.instance = d->instance};
+    struct actor stopped;
+    struct mqc *client;
+
+    daemon_start(d, NULL);
+    actor_start(&stopped, be_client, &part);
+    actor_hear(&stopped);
+    actor_pause(&stopped);
+    client = daemon_open(d, NULL, 0);
+    assert_int_equal(mqc_subscribe(client, "all/01", 0), 0);
+    for (unsigned i = 0; i < MESSAGES; i++) {
+        struct mqc_message message;
+
+        if (i % 100 == 0) /* what waits for it stays within our window */
+            assert_int_equal(mqc_publish(client, "all/00", &i, sizeof(i), 8), 0);
+        assert_int_equal(mqc_publish(client, "all/01", &i, sizeof(i), 8), 0);
+        assert_int_equal(mqc_receive(client, &message, PATIENCE_MS), 0);
+        assert_memory_equal(message.payload, &i, sizeof(i));
+        mqc_message_free(&message);
+    }
+    actor_resume(&stopped);
+    for (unsigned i = 0; i < MESSAGES / 100; i++)
+        assert_int_equal(tell_and_hear(&stopped, RECEIVE), sizeof(i));
+    mqc_close(client);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        DAEMON_TEST(thirty_two_clients_fit_the_default_limits_and_the_next_is_told_why_not),
+        DAEMON_TEST(killed_clients_leave_nothing),
+        DAEMON_TEST(the_end_of_queue_memory_is_a_sentence),
+        DAEMON_TEST(a_name_is_taken_until_its_holder_has_gone),
+        DAEMON_TEST(publish_only_sessions_leave_the_wide_queues_to_others),
+        DAEMON_TEST(a_wide_queue_that_was_given_back_is_given_to_the_next),
+        DAEMON_TEST(one_shot_publishers_leave_nothing),
+        DAEMON_TEST(who_exits_without_a_word_leaves_nothing),
+        DAEMON_TEST(L1_what_the_dead_sent_arrives),
+        DAEMON_TEST(L4_a_forked_copy_can_only_be_dropped),
+        DAEMON_TEST(a_client_that_stands_still_does_not_hold_others_up),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
