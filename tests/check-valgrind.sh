@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # The broker and each tool under valgrind, once: no error, no leak, no descriptor lost.
 #
-# usage: check-valgrind.sh SOURCE_DIR BIN_DIR      exit status 77: skipped, valgrind is not installed
+# usage: check-valgrind.sh SOURCE_DIR BIN_DIR SHIM
+#   SHIM: built from support/valgrind_shim.c
+#   exit status 77: skipped, valgrind is not installed
 set -eu
 PATH=$2:$PATH
 # shellcheck source=tests/support/broker.sh
@@ -12,7 +14,7 @@ if ! command -v valgrind >/dev/null; then
     exit 77
 fi
 
-under=(valgrind -q --error-exitcode=99 --leak-check=full "--errors-for-leak-kinds=definite,indirect,possible")
+under=(env LD_PRELOAD="$3" valgrind -q --error-exitcode=99 --leak-check=full "--errors-for-leak-kinds=definite,indirect,possible")
 
 expect() { # WANTED GOT
     if [ "$1" != "$2" ]; then

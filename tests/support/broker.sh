@@ -34,7 +34,7 @@ broker_serves() {
 
 broker_subscriptions() { # at least so many subscriptions exist
     local n
-    n=$(mqstat --json | sed -n 's/^ *"subscriptions": *\([0-9]*\),*$/\1/p' | head -n 1)
+    n=$(mqstat --json limits | sed -n 's/^ *"subscriptions": *\([0-9]*\),*$/\1/p' | head -n 1)
     [ "${n:-0}" -ge "$1" ]
 }
 

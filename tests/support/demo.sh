@@ -72,6 +72,7 @@ finish() {
         kill -TERM "$pid" || true
         kill -CONT "$pid" || true # a stopped one does not hear the first
     done 2>/dev/null
+    subscribers=()
     broker_stop
     rm -rf "$scratch"
 }
@@ -116,14 +117,20 @@ kill -STOP "$late"
 
 # ---- publish ---------------------------------------------------------------------------------------------
 
-say "one publisher for each kind, all at once"
 publishers=()
+say "one publisher for each kind, four of them at a time"
+running=0
 while read -r number topic priority _; do
+    if [ "$running" -eq 4 ]; then
+        wait -n || fail "a publisher failed"
+        running=3
+    fi
     mqpub -l -t "$topic" -p "$priority" <"$scratch/kind.$number" &
+    running=$((running + 1))
     publishers+=($!)
-done <"$scratch/kinds"
+done < <(shuf "$scratch/kinds")
 for pid in "${publishers[@]}"; do
-    wait "$pid"
+    wait "$pid" || fail "a publisher failed"
 done
 wait "${subscribers[0]}" || fail "not everything came"
 wait "${subscribers[1]}" || fail "the subscriber of $one missed some"
@@ -147,14 +154,13 @@ sort -C -k 1,1nr "$scratch/late" || fail "a lower priority came before a higher 
 
 word=$(awk '$3 == "status" && $4 == "installed" { word = $5 } END { print(word != "" ? word : $1) }' "$DEMO_LINES")
 say "request and reply: a subscriber answers each request with the output of a command"
-echo "   mqsub -t ask/last --exec 'read -r word; grep -F -- \"\$word\" \"\$DEMO_LINES\" | tail -n 1'"
+echo "   mqsub --id librarian -t ask/last --exec 'read -r word; grep -F -- \"\$word\" \"\$DEMO_LINES\" | tail -n 1'"
 # shellcheck disable=SC2016 # for the command's own shell
-mqsub -C 1 -W 20 -t ask/last --exec 'read -r word; grep -F -- "$word" "$DEMO_LINES" | tail -n 1' &
+mqsub --id librarian -t ask/last --exec 'read -r word; grep -F -- "$word" "$DEMO_LINES" | tail -n 1' &
 subscribers+=($!)
 broker_await "the answering subscriber" broker_subscriptions 1
 echo "   mqpub --request -t ask/last -m '$word'"
-mqpub --request -W 10 -t ask/last -m "$word" | sed 's/^/   /'
-wait "${subscribers[-1]}"
+mqpub --request -W 10 -t ask/last -m "$word" | sed '/./s/^/   /'
 
 say "a request that nobody takes fails at once:"
 echo "   mqpub --request -t ask/nobody -m 'hello?'"
@@ -166,10 +172,10 @@ sed 's/^/   /' "$scratch/refusal"
 # ---- statistics ------------------------------------------------------------------------------------------
 
 say "the broker's statistics, read from shared memory: mqstat"
-mqstat
+mqstat --table
 say "the same for programs: mqstat --json"
 mqstat --json
 
-subscribers=()
-broker_stop
+finish
+trap - EXIT
 say "demo: done; the broker is stopped and has left nothing behind"
