@@ -44,7 +44,8 @@ enum {
     LOOK_FOR_URGENT =
         2048,       /* bytes of normal envelopes after which the urgent queue is looked at again */
     PAYING_MAX = 8, /* how well looking again has paid, at best */
-    TRY_AGAIN = 32, /* once in so many sleeps it is tried although it did not pay */
+    LOOK_AFTER = 500000000, /* nanoseconds between looks at processes without a pidfd */
+    TRY_AGAIN = 32,         /* once in so many sleeps it is tried although it did not pay */
 };
 
 /* A session's kernel objects. */
@@ -57,6 +58,7 @@ struct peer {
     uint16_t row;
     bool wide;
     bool armed;
+    bool looked_after; /* there is no pidfd */
 };
 
 struct broker {
@@ -75,6 +77,8 @@ struct broker {
     int signal_fd;
     struct peer *peers; /* by row */
     uint32_t n_wide;
+    uint32_t n_looked_after;
+    uint64_t looked;      /* when they were looked after last, nanoseconds of CLOCK_BOOTTIME */
     uint64_t queue_bytes; /* of all queues */
     int paying;           /* above 0: looking again pays */
     unsigned sleeps;
@@ -192,15 +196,40 @@ static int watch_process(struct peer *peer, const struct row *row)
     struct broker *b = peer->broker;
 
     peer->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)row->pid, 0);
-    if (peer->pidfd < 0)
-        return -errno;
+    if (peer->pidfd < 0 && errno == ESRCH)
+        return -ESRCH;
     if (!process_alive(row->pid, row->pid_start))
         return -ESRCH;
+    if (peer->pidfd <
+        0) { /* a sandbox, or valgrind, that does not know the call: look now and then */
+        peer->looked_after = true;
+        b->n_looked_after++;
+        return 0;
+    }
     return loop_add(&b->loop, &peer->death_source, peer->pidfd, EPOLLIN, on_death);
+}
+
+/* Those whose death no descriptor tells. */
+static void look_after(struct broker *b)
+{
+    struct engine *e = &b->engine;
+
+    if (b->n_looked_after == 0 || e->now - b->looked < LOOK_AFTER)
+        return;
+    b->looked = e->now;
+    for (uint32_t i = 0; i < e->n_rows; i++) {
+        const struct row *row = engine_row(e, (uint16_t)i);
+
+        if (b->peers[i].looked_after && !process_alive(row->pid, row->pid_start))
+            life_died(e, (uint16_t)i);
+    }
 }
 
 static void close_peer(struct broker *b, struct peer *peer)
 {
+    if (peer->looked_after)
+        b->n_looked_after--;
+    peer->looked_after = false;
     loop_remove(&b->loop, &peer->queue_source);
     loop_remove(&b->loop, &peer->death_source);
     if (peer->pidfd >= 0)
@@ -524,6 +553,7 @@ static bool turn(struct broker *b)
         life_quiet(e);
     if (life_next_tick(e) <= e->now)
         life_tick(e);
+    look_after(b);
     carry_out(b);
     work = work || e->touched.n > 0 || e->dirty.n > 0;
     pump_touched(b);
@@ -573,6 +603,8 @@ static uint64_t time_to_sleep(const struct broker *b)
     uint64_t next = life_next_tick(&b->engine);
     uint64_t now;
 
+    if (b->n_looked_after > 0 && b->looked + LOOK_AFTER < next)
+        next = b->looked + LOOK_AFTER;
     if (next == UINT64_MAX)
         return UINT64_MAX;
     now = clock_now(CLOCK_BOOTTIME);
