@@ -234,7 +234,7 @@ static void describe(const struct bench_options *options, char *out, size_t size
 const struct bench_mode bench_latency = {
     .name = "latency",
     .purpose = "time of a round trip between two clients, sleeping and looking again",
-    .seconds = 2,
+    .seconds = 1,
     .note = "broker ns: its processor time a round trip; over bare queues it is the relay's. "
             "switches: context switches.",
     .ways = ways,

@@ -312,7 +312,7 @@ static void describe(const struct bench_options *options, char *out, size_t size
 const struct bench_mode bench_priority = {
     .name = "priority",
     .purpose = "time of urgent messages while others flood (--publishers), and without them",
-    .seconds = 2,
+    .seconds = 1,
     .publishers = 8,
     .batches = true,
     .ways = ways,

@@ -41,7 +41,7 @@ static const struct options_entry entries[] = {
     {'n', "count", "N", "messages of a run, besides those for warming up"},
     {'d', "duration", "DURATION",
      "length of a run (2s, 500ms), likewise; if a count is given too,\nwhat is reached first"},
-    {'r', "repeat", "N", "runs of each kind, 3 if not said; medians are shown"},
+    {'r', "repeat", "N", "runs of each kind, 5 if not said; medians are shown"},
     {'b', "baseline", NULL, "the same work over bare kernel queues, in turn with ours"},
     {KEY_BATCH, "batch", NULL, "only batched"},
     {KEY_NO_BATCH, "no-batch", NULL, "only one call a message"},
@@ -215,7 +215,7 @@ int main(int argc, char **argv)
         .size = 64,
         .batch = BENCH_UNSAID,
         .broker_poll_usec = BENCH_UNSAID,
-        .repeat = 3,
+        .repeat = 5,
     };
     char purpose[1024];
     struct options_program program = make_program(purpose, sizeof purpose);
