@@ -397,6 +397,23 @@ static size_t filter_for(char *out, const char *topic, size_t topic_size)
     return size;
 }
 
+/* On copies of exactly their sizes, so that the address sanitizer sees a byte too many. */
+static bool match_without_margin(const char *filter, size_t filter_size, const char *topic,
+                                 size_t topic_size)
+{
+    char *f = malloc(filter_size);
+    char *t = malloc(topic_size);
+    bool match;
+
+    assert_non_null(f);
+    assert_non_null(t);
+    match = topic_match(memcpy(f, filter, filter_size), filter_size, memcpy(t, topic, topic_size),
+                        topic_size);
+    free(t);
+    free(f);
+    return match;
+}
+
 static void random_long_filters_agree_with_the_obvious_matcher(void **state)
 {
     static const char *const words[] = {"",  "a",     "ab",          "abc",
@@ -414,7 +431,7 @@ static void random_long_filters_agree_with_the_obvious_matcher(void **state)
         if (filter_size == 0 || topic_size == 0)
             continue;
         assert_true(topic_filter_valid(filter, filter_size));
-        match = topic_match(filter, filter_size, topic, topic_size);
+        match = match_without_margin(filter, filter_size, topic, topic_size);
         n_matched += match;
         if (match != obvious_topic_match(filter, filter_size, topic, topic_size))
             fail_msg("'%.*s' and '%.*s'", (int)filter_size, filter, (int)topic_size, topic);
