@@ -111,6 +111,23 @@ static void topics_differ_by_case_spaces_and_slashes(void **state)
     assert_true(is_topic("//"));
 }
 
+/* On copies of exactly their sizes, so that the address sanitizer sees a byte too many. */
+static bool match_without_margin(const char *filter, size_t filter_size, const char *topic,
+                                 size_t topic_size)
+{
+    char *f = malloc(filter_size);
+    char *t = malloc(topic_size);
+    bool match;
+
+    assert_non_null(f);
+    assert_non_null(t);
+    match = topic_match(memcpy(f, filter, filter_size), filter_size, memcpy(t, topic, topic_size),
+                        topic_size);
+    free(t);
+    free(f);
+    return match;
+}
+
 static void bytes_behind_filter_and_topic_do_not_count(void **state)
 {
     (void)state;
@@ -118,6 +135,10 @@ static void bytes_behind_filter_and_topic_do_not_count(void **state)
     assert_false(topic_match("a/+", 2, "a/b", 3));
     assert_true(topic_match("a/#", 2, "a/b", 2));
     assert_true(topic_match("a/b", 1, "a/b", 1));
+    assert_false(match_without_margin("abc", 3, "ab", 2));
+    assert_false(match_without_margin("ab", 2, "abc", 3));
+    assert_false(match_without_margin("a/", 2, "a", 1));
+    assert_false(match_without_margin("+", 1, "a/", 2));
     assert_false(topic_match("a/#", 3, "ab", 2));
     assert_true(topic_filter_valid("a/#/b", 3));
     assert_true(topic_valid("a/#", 2));
@@ -395,23 +416,6 @@ static size_t filter_for(char *out, const char *topic, size_t topic_size)
         i = end + 1;
     }
     return size;
-}
-
-/* On copies of exactly their sizes, so that the address sanitizer sees a byte too many. */
-static bool match_without_margin(const char *filter, size_t filter_size, const char *topic,
-                                 size_t topic_size)
-{
-    char *f = malloc(filter_size);
-    char *t = malloc(topic_size);
-    bool match;
-
-    assert_non_null(f);
-    assert_non_null(t);
-    match = topic_match(memcpy(f, filter, filter_size), filter_size, memcpy(t, topic, topic_size),
-                        topic_size);
-    free(t);
-    free(f);
-    return match;
 }
 
 static void random_long_filters_agree_with_the_obvious_matcher(void **state)
