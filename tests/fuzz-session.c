@@ -1,0 +1,199 @@
+/* Fuzz target: a client's protocol engine against a broker that sends anything, in any order,
+ * between anything that a user does. Besides memory safety it holds that
+ *
+ *   - asking for the next message ends;
+ *   - priorities handed out are those of the batches they came in, and what is handed out is whole;
+ *   - every buffer is free again when everything was read and freed. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "libclient/session.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { DEPTH = 4, WIDTH = 512, ID = 1 };
+
+struct fuzz {
+    const uint8_t *at;
+    size_t left;
+    struct session session;
+    struct board_row row;
+    uint64_t number;
+    uint32_t request; /* the last one opened */
+};
+
+static void must(bool condition)
+{
+    if (!condition)
+        abort();
+}
+
+static uint8_t next_byte(struct fuzz *f)
+{
+    if (f->left == 0)
+        return 0;
+    f->left--;
+    return *f->at++;
+}
+
+/* A queue message: the header is the data's own, or one that lets the frames be looked at. */
+static void arrive(struct fuzz *f, bool good_header)
+{
+    struct inbox_batch *batch;
+    uint8_t level = next_byte(f) % (INBOX_LEVELS + 1);
+    uint32_t size = next_byte(f) * 2u;
+
+    if (size > f->left)
+        size = (uint32_t)f->left;
+    if (good_header && size < WIRE_BATCH_SIZE)
+        size = WIRE_BATCH_SIZE <= f->left ? WIRE_BATCH_SIZE : 0;
+    if (inbox_full(&f->session.inbox))
+        return;
+    batch = inbox_blank(&f->session.inbox);
+    must(batch != NULL && size <= WIDTH);
+    memset(batch->bytes, 0xee, WIDTH);
+    memcpy(batch->bytes, f->at, size);
+    f->at += size;
+    f->left -= size;
+    if (good_header && size >= WIRE_BATCH_SIZE)
+        wire_put_batch(batch->bytes, ID, level, ++f->number, f->number, 0, size);
+    session_arrive(&f->session, batch, size, level);
+}
+
+static void hand_out(struct fuzz *f, bool expired)
+{
+    struct wire_frame frame;
+    int best = inbox_best(&f->session.inbox);
+
+    if (!session_peek(&f->session, &frame))
+        return;
+    must(frame.type == WIRE_MESSAGE && frame.priority == best);
+    must(frame.text[frame.text_size] == '\0' &&
+         frame.payload + frame.payload_size == frame.bytes + frame.size);
+    if (expired)
+        session_expire(&f->session, &frame);
+    else
+        inbox_release(session_hand_out(&f->session, &frame));
+}
+
+/* What a receive does, with a queue that is empty. */
+static void read_on(struct fuzz *f, bool expired)
+{
+    struct session *s = &f->session;
+    struct request failed;
+
+    for (int steps = 0;; steps++) {
+        must(steps < 10);
+        switch ((enum session_step)session_next(s)) {
+        case SESSION_MESSAGE:
+            hand_out(f, expired);
+            return;
+        case SESSION_FAILED:
+            must(requests_next_failed(&s->requests, &failed));
+            return;
+        case SESSION_FETCH:
+            session_found_empty(s);
+            if (!session_has_something(s))
+                return;
+            break;
+        case SESSION_LINGER:
+            if (session_linger(s, 1))
+                session_linger(s, UINT64_MAX);
+            break;
+        case SESSION_OVER:
+            return;
+        }
+    }
+}
+
+static void ask(struct fuzz *f)
+{
+    struct requests *requests = &f->session.requests;
+
+    switch (next_byte(f) % 6) {
+    case 0:
+        f->request = requests_open(requests, next_byte(f), 3);
+        break;
+    case 1:
+        session_end_call(&f->session);
+        f->request = requests_open_call(requests, true);
+        break;
+    case 2:
+        session_end_call(&f->session);
+        break;
+    case 3:
+        requests_expire(requests, next_byte(f));
+        break;
+    case 4:
+        if (confirms_room(&f->session.confirms))
+            confirms_take(&f->session.confirms);
+        break;
+    default:
+        if (session_put_reports(&f->session) > 0)
+            reports_drop(&f->session.reports, 1);
+        break;
+    }
+}
+
+static void change_board(struct fuzz *f)
+{
+    uint8_t level = next_byte(f);
+
+    atomic_store(&f->row.level[level % INBOX_LEVELS], next_byte(f));
+    atomic_store(&f->row.tide, (uint64_t)next_byte(f) << (32 + level % 25) | level);
+}
+
+static void read_all(struct fuzz *f)
+{
+    struct session *s = &f->session;
+    uint32_t n_made = 0, n_free = 0;
+
+    session_end_call(s);
+    while (s->inbox.map != 0)
+        hand_out(f, false);
+    for (struct inbox_batch *b = s->inbox.made; b != NULL; b = b->made)
+        n_made++;
+    for (struct inbox_batch *b = s->inbox.free; b != NULL; b = b->next)
+        n_free++;
+    must(n_made == n_free && s->inbox.n == 0 && s->inbox.n_crowded == 0);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct fuzz fuzz;
+    struct fuzz *f = &fuzz;
+
+    memset(f, 0, sizeof(*f));
+    f->at = data;
+    f->left = size;
+    session_init(&f->session, 2048, 1280, 7, DEPTH, WIDTH);
+    session_attach(&f->session, &f->row);
+    while (f->left > 0) {
+        switch (next_byte(f) % 8) {
+        case 0:
+            arrive(f, false);
+            break;
+        case 1:
+        case 2:
+        case 3:
+            arrive(f, true);
+            break;
+        case 4:
+            read_on(f, false);
+            break;
+        case 5:
+            read_on(f, true);
+            break;
+        case 6:
+            ask(f);
+            break;
+        default:
+            change_board(f);
+            break;
+        }
+    }
+    read_all(f);
+    session_deinit(&f->session);
+    return 0;
+}
