@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "libclient/process.h"
 #include "libclient/topic.h"
 
 enum {
@@ -28,48 +29,14 @@ enum {
     RESEND_MS = 1000, /* REGISTER is sent again without an answer for so long */
     LEAVING_MS = 100, /* between tries for a name that is being given up */
     STARTING_MS = 10, /* between looks at a broker that is starting */
-    STATE_FIELD = 3,  /* of /proc/<pid>/stat: the first behind the command's name */
-    START_FIELD = 22,
 };
 
 #define MILLISECOND UINT64_C(1000000)
 
-/* ---- Processes ---- */
-
-/* When a process began, field 22 of /proc/<pid>/stat: together with the pid it names a process for
- * good. 0 or -errno. */
-static int process_start(const char *pid, uint64_t *start)
-{
-    char path[32], text[1024];
-    char *at;
-    ssize_t n;
-    int fd;
-
-    snprintf(path, sizeof(path), "/proc/%s/stat", pid);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    n = read(fd, text, sizeof(text) - 1);
-    close(fd);
-    if (n < 0)
-        return -errno;
-    text[n] = '\0';
-    at = strrchr(text, ')'); /* the command's name may hold anything, blanks and brackets too */
-    for (int field = STATE_FIELD; at != NULL && field <= START_FIELD; field++)
-        at = strchr(at + 1, ' ');
-    if (at == NULL)
-        return -EPROTO;
-    *start = strtoull(at + 1, NULL, 10);
-    return 0;
-}
-
 static bool broker_alive(const struct board_header *board)
 {
-    char pid[16];
-    uint64_t start;
-
-    snprintf(pid, sizeof(pid), "%u", atomic_load_explicit(&board->pid, memory_order_relaxed));
-    return process_start(pid, &start) == 0 && start == board_get(&board->pid_start);
+    return process_alive(atomic_load_explicit(&board->pid, memory_order_relaxed),
+                         board_get(&board->pid_start));
 }
 
 /* ---- Waiting on the board ---- */
@@ -302,10 +269,10 @@ static int enlist(struct mqc *c, const char *name, unsigned flags, uint64_t dead
 {
     struct answer answer;
     uint64_t start;
-    int r = process_start("self", &start);
+    int r = process_start((uint32_t)getpid(), &start);
 
     if (r < 0)
-        return client_fail_call(r, "cannot read /proc/self/stat");
+        return client_fail_call(r, "cannot read this process's /proc/<pid>/stat");
     for (;;) {
         uint64_t nonce;
 

@@ -71,13 +71,11 @@ static int await_room(struct mqc *c, const struct session_message *m, bool confi
                       uint64_t deadline)
 {
     struct session *s = &c->session;
-    int r;
+    int r = client_flush(c, deadline);
 
     for (;;) {
-        r = client_flush(c, deadline);
-        if (r < 0)
-            return r;
-        r = client_drain(c);
+        if (r == 0)
+            r = client_drain(c);
         if (r < 0)
             return r;
         if (s->ended != 0)
@@ -91,8 +89,6 @@ static int await_room(struct mqc *c, const struct session_message *m, bool confi
                                        "no room to publish, and no more messages can be kept for "
                                        "this client meanwhile: receive, then publish again");
         r = client_sleep(c, deadline);
-        if (r < 0)
-            return r;
     }
 }
 

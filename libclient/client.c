@@ -238,27 +238,48 @@ int client_await_call(struct mqc *c, uint64_t deadline)
 
 /* ---- Sending ---- */
 
+/* How long to wait in the kernel until the next look around, in milliseconds; 0: the deadline has
+ * passed. */
+static int send_slice(uint64_t deadline)
+{
+    uint64_t now;
+
+    if (deadline == CLIENT_FOREVER)
+        return SEND_SLICE_MS;
+    now = client_monotonic();
+    if (now >= deadline)
+        return 0;
+    if (deadline - now >= SEND_SLICE_MS * MILLISECOND)
+        return SEND_SLICE_MS;
+    return (int)((deadline - now) / MILLISECOND) + 1;
+}
+
+/* The queue stays full: the broker is stopped, was killed, or has no room for normal messages. What
+ * arrives meanwhile is read, for it may be this client's own backlog that is in the way. */
+static int look_around(struct mqc *c)
+{
+    int r = client_drain(c);
+
+    client_ring(c);
+    return r < 0 ? r : client_check(c);
+}
+
 static int send_patiently(struct mqc *c, const struct queue *q,
                           const struct session_envelope *envelope, uint64_t deadline)
 {
-    int r = -EAGAIN;
+    int slice;
 
-    while (r == -EAGAIN || r == -EINTR) {
-        uint64_t now = client_monotonic();
-        int slice = SEND_SLICE_MS;
+    while ((slice = send_slice(deadline)) > 0) {
+        int r = queue_send_within(q, envelope->bytes, envelope->size, envelope->level, slice);
 
-        if (now >= deadline)
-            return -ETIMEDOUT;
-        if (deadline - now < SEND_SLICE_MS * MILLISECOND)
-            slice = (int)((deadline - now) / MILLISECOND) + 1;
-        r = client_drain(c);
-        if (r == 0)
-            r = client_check(c);
-        if (r < 0)
+        if (r == -EAGAIN)
+            r = look_around(c);
+        else if (r == 0)
+            return 0;
+        if (r < 0 && r != -EINTR)
             return r;
-        r = queue_send_within(q, envelope->bytes, envelope->size, envelope->level, slice);
     }
-    return r;
+    return -ETIMEDOUT;
 }
 
 int client_send(struct mqc *c, struct session_envelope *envelope, uint64_t deadline)
@@ -267,11 +288,8 @@ int client_send(struct mqc *c, struct session_envelope *envelope, uint64_t deadl
     int r;
 
     session_seal(&c->session, envelope);
-    r = queue_try_send(q, envelope->bytes, envelope->size, envelope->level);
-    if (r == -EAGAIN && deadline != 0) {
-        r = send_patiently(c, q, envelope, deadline);
-        client_ring(c);
-    }
+    r = deadline == 0 ? queue_try_send(q, envelope->bytes, envelope->size, envelope->level)
+                      : send_patiently(c, q, envelope, deadline);
     if (r < 0 && r != -EAGAIN && r != -ETIMEDOUT && r != -ESHUTDOWN && r != -ECONNRESET)
         return client_fail_call(r, "cannot send to the request queue");
     return r;

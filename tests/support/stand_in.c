@@ -18,6 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "libclient/process.h"
+
 enum { LOOK_MS = 5 }; /* between looks at `quit` and `paused` */
 
 static const uint8_t token[WIRE_TOKEN_SIZE] = "stand-in's token";
@@ -27,21 +29,6 @@ static void die(const char *what, int error)
 {
     fprintf(stderr, "stand-in: %s: %s\n", what, strerror(error));
     abort();
-}
-
-static uint64_t own_start(void)
-{
-    unsigned long long start = 0;
-    char text[1024];
-    FILE *f = fopen("/proc/self/stat", "r");
-    size_t n = fread(text, 1, sizeof(text) - 1, f);
-
-    fclose(f);
-    text[n] = '\0';
-    sscanf(strrchr(text, ')') + 1,
-           " %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
-           &start);
-    return start;
 }
 
 /* ---- Batches ---- */
@@ -248,6 +235,7 @@ static void make_board(struct stand_in *s)
 {
     size_t size = board_size(4, 4);
     char name[NAMES_MAX];
+    uint64_t start;
 
     names_board(name, s->instance);
     assert_int_equal(segment_create(&s->segment, name, size, 0600), 0);
@@ -260,7 +248,8 @@ static void make_board(struct stand_in *s)
     board_set(&s->row->grant, STAND_IN_WINDOW);
     s->grant = STAND_IN_WINDOW;
     atomic_store(&s->board->pid, (uint32_t)getpid());
-    board_set(&s->board->pid_start, own_start());
+    assert_int_equal(process_start((uint32_t)getpid(), &start), 0);
+    board_set(&s->board->pid_start, start);
     atomic_store(&s->board->state, BOARD_RUNNING);
 }
 
