@@ -31,7 +31,8 @@
  *              descriptors and leaves the session alone.
  *   Signals    Never touched. Nothing is printed, nothing exits. Descriptors are close-on-exec.
  *   Memory     Payload and topic of a received message lie in the handle; valid until mqc_message_free(), also after further calls of
- *              mqc_receive(), but not after mqc_close().
+ *              mqc_receive(), but not after mqc_close(). A message that is not freed keeps the buffer of a whole
+ *              queue message (at most 8 KiB, with all messages in it); to free them is a matter of the handle's thread like every call.
  */
 #ifndef MQCLIENT_H
 #define MQCLIENT_H
@@ -87,6 +88,7 @@ struct mqc_options {
  *   -ENFILE        refused: it has as many clients as it may have
  *   -EMFILE        refused: no kernel queue memory left; or this process has no descriptor left
  *   -ESRCH         refused: the broker cannot see this process (another pid namespace)
+ *   -EIO           refused: the broker could not make a reply queue
  *   -ETIMEDOUT     no answer in time
  *   -ENOMEM */
 MQC_API int mqc_open(struct mqc **client, const struct mqc_options *options);
@@ -134,12 +136,13 @@ MQC_API int mqc_set_batching(struct mqc *client, int on);
 /* Send what is gathered. Waits for room in the request queue. Returns 0 or -errno. */
 MQC_API int mqc_flush(struct mqc *client);
 
-/* Wait until the broker has confirmed (or refused) this publish. Outcomes come in order; each is kept until it is asked for, the newest
- * 1,024 of them. Returns 0: accepted.
+/* Wait until the broker has confirmed (or refused) this publish. The outcomes of the newest 1,024
+ * are kept, and may be asked for in any order, also again. Returns 0: accepted.
  *   -ENOBUFS    refused: over the window, or no room in the broker
  *   -EINVAL     refused: topic
  *   -ENOSPC     delivered but not kept: the retained store is full
  *   -ENOENT     no such number, or forgotten
+ *   -EDEADLK    too many other messages came before it: receive them first
  *   -ETIMEDOUT */
 MQC_API int mqc_confirm_wait(struct mqc *client, int64_t number, int timeout_ms);
 
@@ -152,7 +155,8 @@ enum mqc_subscribe_flag {
 /* Subscribe to a topic filter (MQTT wildcards '+' and '#'); the broker's answer is waited for, at most 5 s (-ETIMEDOUT).
  * A message that matches several subscriptions of a client is delivered once. Subscribing again delivers kept messages again.
  *   -EINVAL   not a filter, or the handle is publish-only
- *   -ENOSPC   as many subscriptions as a client may have */
+ *   -ENOSPC   as many subscriptions as a client may have
+ *   -EDEADLK  too many other messages came before the answer: receive them, then subscribe again */
 MQC_API int mqc_subscribe(struct mqc *client, const char *filter, unsigned flags);
 
 /* The opposite. -ENOENT: there was no such subscription. Messages that were under way may still come. */
@@ -204,6 +208,7 @@ MQC_API uint64_t mqc_missed(const struct mqc *client);
  *   -ECONNRESET  who was to reply is gone (or, as everywhere, this session: then mqc_receive() says so as well)
  *   -ETIMEDOUT   no reply in time
  *   -ENOBUFS     the request was dropped or refused
+ *   -EDEADLK     so many other messages came before the reply that no more can be kept: receive them, then ask again
  *   and what mqc_publish_with() returns */
 MQC_API int mqc_request(struct mqc *client, const struct mqc_publication *publication,
                         struct mqc_message *reply, int timeout_ms);
