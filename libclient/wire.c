@@ -10,7 +10,8 @@
  * and all words are loaded by memcpy: at no particular alignment, and without a call in compiled
  * code.
  *
- * The outcome names the first thing found wrong; of a frame with several faults it is any one of them. */
+ * The outcome names the first thing found wrong; of a frame with several faults it is any one of
+ * them. */
 #include "libclient/wire.h"
 
 #include <assert.h>
@@ -216,13 +217,19 @@ static inline int get_message(const uint8_t *bytes, size_t length, struct wire_f
         !message_makes_sense(bytes[WIRE_AT_TYPE], wire_message_flags(bytes), topic_size, number,
                              expiry))
         return WIRE_E_FIELD;
-    *out = view(bytes);
-    out->text_size = (uint8_t)topic_size;
-    out->text = (const char *)topic;
-    out->number = number;
-    out->expiry = expiry;
-    out->payload = topic + topic_size + 1;
-    out->payload_size = (uint32_t)(length - MESSAGE_LEAST - topic_size);
+    *out = (struct wire_frame){
+        .bytes = bytes,
+        .text = (const char *)topic,
+        .number = number,
+        .size = (uint16_t)length,
+        .flags = wire_message_flags(bytes),
+        .type = bytes[WIRE_AT_TYPE],
+        .priority = bytes[AT_PRIORITY],
+        .text_size = (uint8_t)topic_size,
+        .expiry = expiry,
+        .payload = topic + topic_size + 1,
+        .payload_size = (uint32_t)(length - MESSAGE_LEAST - topic_size),
+    };
     return WIRE_OK;
 }
 

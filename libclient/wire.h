@@ -123,31 +123,39 @@ struct wire_batch {
     size_t size;
 };
 
-/* A view of one frame. Which members are set depends on `type`; the others are zero. Pointers go
- * into the decoded bytes. */
+/* A view of one frame. The members behind the common ones are those of its type; pointers go into
+ * the decoded bytes. */
 struct wire_frame {
     const uint8_t *bytes; /* the frame itself, `size` bytes */
+    const char *text;     /* topic, filter or name, NUL-terminated in place; NULL: it has none */
+    uint64_t number;
+    uint64_t nonce; /* REGISTER, WELCOME */
     uint16_t size;
+    uint16_t flags;
     uint8_t type;
     uint8_t priority;
-    uint16_t flags;
     uint8_t code;      /* ANSWER, STOPPED, ENDED */
     uint8_t text_size; /* without the NUL */
-    const char *text;  /* topic, filter or name, NUL-terminated in place */
-    uint64_t number;
-    uint64_t expiry;
-    const uint8_t *payload;
-    uint32_t payload_size;
-    uint32_t count; /* ANSWER */
-    uint64_t nonce; /* REGISTER, WELCOME */
-    uint32_t pid;
-    uint64_t start;
-    const uint8_t *token; /* WELCOME */
-    uint16_t session;
-    uint16_t depth;
-    uint32_t width;
-    uint32_t frame_max;
-    uint64_t window;
+    union {
+        struct { /* PUBLISH, REQUEST, REPLY, MESSAGE */
+            uint64_t expiry;
+            const uint8_t *payload;
+            uint32_t payload_size;
+        };
+        uint32_t count; /* ANSWER */
+        struct {        /* REGISTER */
+            uint64_t start;
+            uint32_t pid;
+        };
+        struct { /* WELCOME */
+            const uint8_t *token;
+            uint64_t window;
+            uint32_t width;
+            uint32_t frame_max;
+            uint16_t session;
+            uint16_t depth;
+        };
+    };
 };
 
 /* What a message costs its publisher in bytes of window, and the store in memory. */
