@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Nothing stays behind: after all tests no queue and no segment of a broker exists that was not there before, unless a living
-# process still holds it (somebody else's broker).
+# Nothing stays behind: after all tests no queue and no segment of a broker of this user exists that was not there before, unless a
+# living process still holds it (another broker of this user).
 #
 # usage: check-leftovers.sh before|after FILE
 #   before  notes in FILE what exists
@@ -10,17 +10,19 @@
 # Where neither holds, segments alone are looked at, and that is said.
 set -eu
 
+# shellcheck disable=SC2016 # the inner shell expands it
 list_queues() {
     if grep -q ' /dev/mqueue mqueue ' /proc/mounts; then
-        find /dev/mqueue -name 'mqbroker.*' -printf 'queue /%f\n'
+        find /dev/mqueue -name 'mqbroker.*' -uid "$(id -u)" -printf 'queue /%f\n'
     elif ! unshare --mount --propagation private sh -eu -c \
-        'mount -t mqueue none /dev/shm && find /dev/shm -name "mqbroker.*" -printf "queue /%f\n"' 2>/dev/null; then
+        'mount -t mqueue none /dev/shm && find /dev/shm -name "mqbroker.*" -uid "$(id -u)" -printf "queue /%f\n"' \
+        2>/dev/null; then
         echo "queues unseen"
     fi
 }
 
 list() {
-    find /dev/shm -maxdepth 1 -name 'mqbroker.*' -printf 'segment %f\n'
+    find /dev/shm -maxdepth 1 -name 'mqbroker.*' -uid "$(id -u)" -printf 'segment %f\n'
     list_queues
 }
 

@@ -13,23 +13,21 @@ harmless+='|([mc]|re)alloc|reallocarray|aligned_alloc|free|qsort|bsearch|abort|e
 harmless+='|__assert_fail|__stack_chk_fail|__errno_location|__ctype_.*|__isoc(99|23)_.*|__[a-z]+_chk'
 harmless+='|__(asan|ubsan|sanitizer|gcov|llvm|sancov)_.*|_GLOBAL_OFFSET_TABLE_|__(start|stop)___.*)$'
 
-pure=() # "FOLDER/MODULE" of each pure member
-defined=$(mktemp)
-wanted=$(mktemp)
-trap 'rm -f "$defined" "$wanted"' EXIT
+pure=() # FOLDER/MODULE of each pure member
+symbols=$(mktemp)
+trap 'rm -f "$symbols"' EXIT
 
-look() { # ARCHIVE FOLDER
+look() { # ARCHIVE FOLDER: notes MODULE, KIND, SYMBOL of what pure members define and want
     local member module
     while read -r member; do
         module=$2/${member%.c.o}
         case $(floor "$module") in
-        0 | 2 | 3)
-            pure+=("$module")
-            nm --defined-only -A "$1" | awk -F: -v m="$member" '$2 == m' | awk '{ print $NF }' >>"$defined"
-            nm -u -A "$1" | awk -F: -v m="$member" '$2 == m' | awk -v m="$module" '{ print m, $NF }' >>"$wanted"
-            ;;
+        0 | 2 | 3) pure+=("$module") ;;
         esac
     done < <(ar t "$1")
+    nm -A "$1" | awk -v folder="$2" -v pure=" ${pure[*]} " '
+        { split($1, place, ":"); module = folder "/" place[2]; sub(/\.c\.o$/, "", module) }
+        index(pure, " " module " ") { print module, $(NF - 1), $NF }' >>"$symbols"
 }
 look "$2" libclient
 look "$3" broker
@@ -44,7 +42,8 @@ while read -r module symbol; do
     [ "$module $symbol" != "libclient/names getenv" ] || continue
     echo "$module.c is pure, but calls $symbol"
     fault=1
-done < <(awk -v harmless="$harmless" 'NR == FNR { own[$1]; next } !($2 in own) && $2 !~ harmless' "$defined" "$wanted" |
-    sort -u)
+done < <(awk -v harmless="$harmless" '
+    NR == FNR { if ($2 != "U") own[$3]; next }
+    $2 == "U" && !($3 in own) && $3 !~ harmless { print $1, $3 }' "$symbols" "$symbols" | sort -u)
 [ "$fault" -eq 0 ] && echo "check-pure: ${#pure[@]} modules call nothing that reaches the system"
 exit "$fault"
