@@ -263,33 +263,34 @@ static int ask(struct mqc *c, const char *name, unsigned flags, uint64_t start, 
     return fail_unanswered(c);
 }
 
-/* Registered: until it is, a name that is being given up is asked for again, under a new nonce each
- * time. */
+/* Register. A name that is being given up is asked for again, under a new nonce each time, until
+ * the deadline. */
 static int enlist(struct mqc *c, const char *name, unsigned flags, uint64_t deadline)
 {
-    struct answer answer;
+    struct answer answer = {.code = WIRE_C_OK};
+    bool leaving = false;
     uint64_t start;
     int r = process_start((uint32_t)getpid(), &start);
 
     if (r < 0)
         return client_fail_call(r, "cannot read this process's /proc/<pid>/stat");
-    for (;;) {
+    do {
         uint64_t nonce;
 
+        if (leaving)
+            wait_posting(c, postings(c), earlier(deadline, LEAVING_MS));
         r = make_nonce(&nonce);
         if (r < 0)
             return r;
         session_init(&c->session, c->request.width, c->urgent.width, nonce, 0, 0);
         r = ask(c, name, flags, start, deadline, &answer);
-        if (r < 0)
+        if (r < 0 && !(leaving && r == -ETIMEDOUT))
             return r;
-        if (answer.code == WIRE_C_OK)
-            return 0;
-        if (answer.code == WIRE_C_NAME_LEAVING)
-            wait_posting(c, postings(c), earlier(deadline, LEAVING_MS));
-        if (answer.code != WIRE_C_NAME_LEAVING || client_monotonic() >= deadline)
-            return client_fail_refused(c, name, answer.code, answer.number1, answer.number2);
-    }
+        leaving = answer.code == WIRE_C_NAME_LEAVING;
+    } while (leaving && client_monotonic() < deadline);
+    return answer.code == WIRE_C_OK
+               ? 0
+               : client_fail_refused(c, name, answer.code, answer.number1, answer.number2);
 }
 
 /* What WELCOME says must fit the objects that were opened. */

@@ -140,8 +140,12 @@ static void welcome(struct stand_in *s, const struct wire_frame *frame)
 
 static void take_register(struct stand_in *s, const struct wire_frame *frame)
 {
-    if (atomic_load(&s->mute) || frame->nonce == s->nonce)
+    if (frame->nonce == s->nonce)
         return;
+    if (atomic_load(&s->mute)) {
+        atomic_fetch_add(&s->n_ignored, 1);
+        return;
+    }
     if (atomic_load(&s->refuse) != WIRE_C_OK && atomic_load(&s->refuse_times) > 0) {
         atomic_fetch_sub(&s->refuse_times, 1);
         post(s, frame->nonce, atomic_load(&s->refuse));

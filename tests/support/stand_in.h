@@ -49,7 +49,8 @@ struct stand_in {
     _Atomic uint32_t
         refuse; /* registrations are answered with this code, if it is not WIRE_C_OK, */
     _Atomic uint32_t refuse_times; /* so many times */
-    _Atomic bool mute;             /* answers nothing */
+    _Atomic bool mute;             /* answers nothing, */
+    _Atomic uint32_t n_ignored;    /* not even so many registrations */
     _Atomic bool paused;           /* does not even read */
     void (*answer)(struct stand_in *s,
                    const struct wire_frame *frame); /* other frames; NULL: see stand_in_answer() */
