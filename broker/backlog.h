@@ -60,6 +60,21 @@ static inline void backlog_unlink(struct backlog *b, const struct store *s, unsi
         b->map &= ~(UINT64_C(1) << level);
 }
 
+/* Take the front of a list out at once, up to and with `last`. */
+static inline void backlog_cut(struct backlog *b, const struct store *s, unsigned level,
+                               uint32_t last)
+{
+    uint32_t head = store_reference(s, last)->next;
+
+    b->lists[level].head = head;
+    if (head != 0) {
+        store_reference(s, head)->prev = 0;
+    } else {
+        b->lists[level].tail = 0;
+        b->map &= ~(UINT64_C(1) << level);
+    }
+}
+
 /* The highest list that has something; -1: all are empty. */
 static inline int backlog_highest(const struct backlog *b)
 {

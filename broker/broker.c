@@ -561,8 +561,9 @@ static bool turn(struct broker *b)
     if (work) {
         board_add(&e->board->totals.turns, 1);
         board_set(&e->board->last_turn, e->now);
-        engine_show(e);
     }
+    if (work || e->dirty.n > 0)
+        engine_show(e);
     return work;
 }
 

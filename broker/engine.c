@@ -95,6 +95,36 @@ static void show_grant(struct engine *e, uint16_t row)
     engine_touch(e, row);
 }
 
+/* Out of room is who has less of its window left than a publisher below priority 24 may use, until
+ * half of it is back (P7). */
+static void watch_room(struct engine *e, uint16_t row)
+{
+    struct session *s = &e->sessions[row];
+    uint64_t limit = e->window / 4 * 3 - 16384;
+
+    if (s->short_since == 0 && s->charged > limit && s->charged > e->window / 2) {
+        s->short_since = e->now;
+        e->n_short++;
+    } else if (s->short_since != 0 && s->charged <= e->window / 2) {
+        s->short_since = 0;
+        e->n_short--;
+    }
+}
+
+/* Over its quota is for whom more waits than it may have (P7). */
+static void watch_quota(struct engine *e, uint16_t row)
+{
+    struct session *s = &e->sessions[row];
+
+    if (s->over_since == 0 && s->waiting_bytes > e->settings.backlog_size) {
+        s->over_since = e->now;
+        e->n_over++;
+    } else if (s->over_since != 0 && s->waiting_bytes <= e->settings.backlog_size) {
+        s->over_since = 0;
+        e->n_over--;
+    }
+}
+
 static void show_session(struct engine *e, uint16_t i)
 {
     const struct session *s = &e->sessions[i];
@@ -115,6 +145,8 @@ void engine_show(struct engine *e)
         uint16_t row = e->dirty.rows[--e->dirty.n];
 
         e->sessions[row].dirty = false;
+        watch_room(e, row);
+        watch_quota(e, row);
         show_session(e, row);
     }
     board_set(&e->board->references_used, e->store.reference_pool.n_used);
@@ -216,6 +248,20 @@ bool engine_is_tight(const struct engine *e)
     return store_pool_room(r) < r->max / TIGHT_SHARE || store_pool_room(c) < c->max / TIGHT_SHARE;
 }
 
+/* What an envelope can ask for at most. */
+static uint32_t references_at_most(const struct engine *e)
+{
+    return FRAMES_MAX * (e->n_live + 2);
+}
+
+enum { CELLS_AT_MOST = FRAMES_MAX + WIRE_QUEUE_MAX / WIRE_NEXT_CELL };
+
+bool engine_has_plenty(const struct engine *e)
+{
+    return engine_free_references(e) >= references_at_most(e) &&
+           engine_free_cells(e) >= CELLS_AT_MOST;
+}
+
 static bool wants(const struct store_pool *p, uint32_t need)
 {
     return store_pool_ready(p) < need && p->allocated < p->max;
@@ -223,12 +269,12 @@ static bool wants(const struct store_pool *p, uint32_t need)
 
 bool engine_wants_references(const struct engine *e)
 {
-    return wants(&e->store.reference_pool, FRAMES_MAX * (e->n_live + 2));
+    return wants(&e->store.reference_pool, references_at_most(e));
 }
 
 bool engine_wants_cells(const struct engine *e)
 {
-    return wants(&e->store.cell_pool, FRAMES_MAX + WIRE_QUEUE_MAX / WIRE_NEXT_CELL);
+    return wants(&e->store.cell_pool, CELLS_AT_MOST);
 }
 
 /* ---- References
@@ -250,22 +296,6 @@ bool engine_in_doubt(const struct engine *e, const struct reference *r)
            ((ref_flags(r) & REF_LATE) == 0 || PERSIST_FAULT(FAULT_NO_LATE_MARK));
 }
 
-/* Out of room is who has less of its window left than a publisher below priority 24 may use, until
- * half of it is back (P7). */
-static void watch_room(struct engine *e, uint16_t row)
-{
-    struct session *s = &e->sessions[row];
-    uint64_t limit = e->window / 4 * 3 - 16384;
-
-    if (s->short_since == 0 && s->charged > limit && s->charged > e->window / 2) {
-        s->short_since = e->now;
-        e->n_short++;
-    } else if (s->short_since != 0 && s->charged <= e->window / 2) {
-        s->short_since = 0;
-        e->n_short--;
-    }
-}
-
 /* A delivery of a kept message is the retained store's, whatever became of that message since: its
  * publisher is not charged (P4). */
 static bool pins(const struct reference *r)
@@ -280,7 +310,6 @@ static void pin(struct engine *e, const struct reference *r)
     if (!pins(r) || c->pins++ > 0)
         return;
     e->sessions[c->account].charged += wire_charge(c->size);
-    watch_room(e, c->account);
     engine_dirty(e, c->account);
 }
 
@@ -291,19 +320,7 @@ static void unpin(struct engine *e, const struct reference *r)
     if (!pins(r) || --c->pins > 0)
         return;
     e->sessions[c->account].charged -= wire_charge(c->size);
-    watch_room(e, c->account);
     engine_dirty(e, c->account);
-}
-
-static void watch_quota(struct engine *e, struct session *s)
-{
-    if (s->over_since == 0 && s->waiting_bytes > e->settings.backlog_size) {
-        s->over_since = e->now;
-        e->n_over++;
-    } else if (s->over_since != 0 && s->waiting_bytes <= e->settings.backlog_size) {
-        s->over_since = 0;
-        e->n_over--;
-    }
 }
 
 static void link_waiting(struct engine *e, uint32_t slot, const struct reference *r)
@@ -322,7 +339,6 @@ static void link_waiting(struct engine *e, uint32_t slot, const struct reference
         struct cell *c = store_cell(&e->store, r->cell);
 
         s->waiting_bytes += wire_charge(c->size);
-        watch_quota(e, s);
         pin(e, r);
         if (level < WIRE_LEVELS) {
             board_add(&e->board->priorities[level].waiting, 1);
@@ -347,7 +363,6 @@ static void count_off_waiting(struct engine *e, const struct reference *r)
         struct cell *c = store_cell(&e->store, r->cell);
 
         s->waiting_bytes -= wire_charge(c->size);
-        watch_quota(e, s);
         unpin(e, r);
         if (level < WIRE_LEVELS) {
             board_add(&e->board->priorities[level].waiting, (uint64_t)-1);

@@ -132,6 +132,7 @@ struct engine {
     uint8_t batch_list;
     uint8_t batch_level;
     bool batch_repeats;  /* it is the one in doubt */
+    bool batch_ends;     /* all of it ends once it is sent, and it is the front of its list */
     uint32_t batch_size; /* bytes of its frames */
     uint8_t out[WIRE_QUEUE_MAX];
 };
@@ -188,7 +189,8 @@ static inline void engine_dirty(struct engine *e, uint16_t row)
     }
 }
 
-/* Write the words of dirty sessions to the board: grant, waiting, charged … */
+/* Look at the sessions that changed, once a turn: are they out of room, over their quota, to be
+ * woken; and write their words to the board: grant, waiting, charged … */
 void engine_show(struct engine *e);
 
 /* Make a reference: fill a slot that is ready, with the next age. Its derived place (list, counts,
@@ -218,6 +220,10 @@ void engine_answer(struct engine *e, uint16_t row, uint8_t code, uint32_t number
 /* References and cells that publishes may still take; the rest is for control frames (P6). */
 uint32_t engine_free_references(const struct engine *e);
 uint32_t engine_free_cells(const struct engine *e);
+
+/* True: there is memory for whatever the next envelope can ask for; no need to look at each frame.
+ */
+bool engine_has_plenty(const struct engine *e);
 
 /* True: the normal request queue is not to be read now (P6). */
 bool engine_is_tight(const struct engine *e);

@@ -24,20 +24,26 @@ static bool over_quota(const struct engine *e, const struct session *s)
     return s->waiting_bytes > e->settings.backlog_size / 2;
 }
 
+/* Is the publisher of this delivery out of room still? */
+static bool keeps_waiting(const struct engine *e, uint32_t slot)
+{
+    const struct session *publisher = &e->sessions[engine_cell(e, slot)->account];
+
+    return publisher->short_since != 0 && publisher->charged > e->window / 2;
+}
+
 /* Drop from the oldest of the lowest priority up: what keeps publishers out of room, and what is
  * over the quota. */
 static void drop_oldest(struct engine *e, uint16_t row)
 {
     struct session *s = &e->sessions[row];
 
-    for (unsigned level = 0; level < WIRE_LEVELS; level++) {
+    for (unsigned level = 0; level < WIRE_LEVELS && (e->n_short > 0 || over_quota(e, s)); level++) {
         uint32_t next;
 
         for (uint32_t slot = s->waiting.lists[level].head; slot != 0; slot = next) {
             next = engine_reference(e, slot)->next;
-            if (e->n_short == 0 && !over_quota(e, s))
-                return;
-            if (over_quota(e, s) || e->sessions[engine_cell(e, slot)->account].short_since != 0)
+            if (over_quota(e, s) || keeps_waiting(e, slot))
                 engine_drop(e, slot, DROP_overflow);
         }
     }
@@ -109,6 +115,7 @@ static void begin(struct engine *e, uint64_t number, unsigned list, unsigned lev
     e->batch_list = (uint8_t)list;
     e->batch_level = (uint8_t)level;
     e->batch_repeats = false;
+    e->batch_ends = list < WIRE_LEVELS;
 }
 
 static bool expired(const struct engine *e, const struct reference *r)
@@ -140,6 +147,8 @@ static uint32_t gather(struct engine *e, uint16_t row, uint32_t width, uint64_t 
         size += put_frame(e, slot, e->out + WIRE_BATCH_SIZE + size);
         if (r->age > *upto)
             *upto = r->age;
+        if (ref_flags(r) & REF_REQUEST)
+            e->batch_ends = false;
         e->batch[e->n_batch++] = slot;
     }
     return size;
@@ -228,8 +237,22 @@ static void mark(struct engine *e, uint16_t row, uint32_t slot)
         engine_end(e, slot);
 }
 
+/* A batch of messages for which nothing comes back: the front of their list, taken out at once. */
+static void end_all(struct engine *e, uint16_t row)
+{
+    backlog_cut(&e->sessions[row].waiting, &e->store, e->batch_list, e->batch[e->n_batch - 1]);
+    for (uint32_t i = 0; i < e->n_batch; i++) {
+        count_out(e, engine_reference(e, e->batch[i]));
+        engine_end_unlinked(e, e->batch[i]);
+    }
+}
+
 static void mark_all(struct engine *e, uint16_t row)
 {
+    if (e->batch_ends && !e->batch_repeats && e->n_batch > 0) {
+        end_all(e, row);
+        return;
+    }
     for (uint32_t i = 0; i < e->n_batch; i++)
         mark(e, row, e->batch[i]);
 }
@@ -428,6 +451,7 @@ void pump_settle(struct engine *e, uint16_t i)
     const struct row *row = engine_row(e, i);
 
     begin(e, row_number(row), row_list(row), row_level(row));
+    e->batch_repeats = true;
     e->batch_size = gather_doubt(e, i, row->width - WIRE_BATCH_SIZE);
     sent(e, i);
 }

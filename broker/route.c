@@ -16,11 +16,13 @@
 struct routing {
     struct engine *e;
     uint16_t row;
-    uint64_t
-        received;  /* charge of its publishes, refused ones included: the client counted them too */
-    uint64_t n_in; /* messages taken, and their bytes, of `priority` */
+    /* Charge of its publishes, refused ones included: the client counted them too. */
+    uint64_t received;
+    uint64_t n_in; /* messages taken of `priority` and `topic`, and their bytes */
     uint64_t bytes_in;
+    uint32_t topic; /* its row on the board */
     uint8_t priority;
+    bool plenty; /* there is memory for whatever an envelope can ask for */
     /* Confirms that fared alike and follow each other: one answer for all (K10). */
     uint8_t confirm_code;
     uint32_t confirm_first;
@@ -76,6 +78,7 @@ static void flush_counts(struct routing *t)
 {
     struct board_header *b = t->e->board;
     struct board_row *row = board_row(b, t->row);
+    struct board_topic *topic = board_topic(b, t->topic);
 
     if (t->n_in == 0)
         return;
@@ -84,15 +87,18 @@ static void flush_counts(struct routing *t)
     board_add(&b->priorities[t->priority].in, t->n_in);
     board_add(&row->in, t->n_in);
     board_add(&row->bytes_in, t->bytes_in);
+    board_add(&topic->in, t->n_in);
+    board_add(&topic->bytes_in, t->bytes_in);
     t->n_in = 0;
     t->bytes_in = 0;
 }
 
-static void count_in(struct routing *t, const struct wire_frame *f)
+static void count_in(struct routing *t, const struct wire_frame *f, uint32_t topic)
 {
-    if (f->priority != t->priority) {
+    if (f->priority != t->priority || topic != t->topic) {
         flush_counts(t);
         t->priority = f->priority;
+        t->topic = topic;
     }
     t->n_in++;
     t->bytes_in += f->size;
@@ -176,7 +182,7 @@ static uint32_t put(struct routing *t, const struct wire_frame *f, uint16_t flag
     struct engine *e = t->e;
     uint32_t cell = 0;
 
-    if (wire_cells(f->size) <= engine_free_cells(e))
+    if (t->plenty || wire_cells(f->size) <= engine_free_cells(e))
         cell = store_put(&e->store, f->bytes, f->size, t->row, e->now);
     if (cell == 0)
         return 0;
@@ -215,6 +221,17 @@ static void forget_kept(struct engine *e, struct topic *topic)
     topics_keep(&e->topics, topic, 0);
 }
 
+/* Is there room to keep a frame of this size in the place of the topic's last one? */
+static bool may_keep(const struct engine *e, const struct topic *topic, uint32_t size)
+{
+    uint32_t slot = topic_kept(topic);
+    uint64_t others = e->retained_bytes;
+
+    if (slot != 0)
+        others -= wire_charge(engine_cell(e, slot)->size);
+    return engine_free_references(e) > 0 && others + wire_charge(size) <= e->settings.retained_size;
+}
+
 /* Keep the message as its topic's last one; an empty one forgets (MQTT 3.3.1.3). False: no room to
  * keep it. */
 static bool keep(struct routing *t, const struct wire_frame *f, struct topic *topic, uint32_t cell)
@@ -225,8 +242,7 @@ static bool keep(struct routing *t, const struct wire_frame *f, struct topic *to
         forget_kept(e, topic);
         return true;
     }
-    if (cell == 0 || engine_free_references(e) == 0 ||
-        e->retained_bytes + wire_charge(f->size) > e->settings.retained_size) {
+    if (cell == 0 || !may_keep(e, topic, f->size)) {
         engine_count_refusal(e, t->row, REFUSAL_retained_full);
         return false;
     }
@@ -272,7 +288,7 @@ static void route_message(struct routing *t, const struct wire_frame *f)
     }
     owners = owners_of(e, topic, &n);
     if (n > 0 || (retain && f->payload_size > 0)) {
-        if (n < engine_free_references(e))
+        if (t->plenty || n < engine_free_references(e))
             cell =
                 put(t, f, request ? WIRE_F_REQUEST : 0, request ? f->number : 0, topic_row(topic));
         if (cell == 0) {
@@ -280,9 +296,7 @@ static void route_message(struct routing *t, const struct wire_frame *f)
             return;
         }
     }
-    count_in(t, f);
-    board_add(&board_topic(e->board, topic_row(topic))->in, 1);
-    board_add(&board_topic(e->board, topic_row(topic))->bytes_in, f->size);
+    count_in(t, f, topic_row(topic));
     deliver(t, f, owners, n, cell);
     if (n == 0) {
         board_add(&e->board->totals.unmatched, 1);
@@ -297,7 +311,18 @@ static void route_message(struct routing *t, const struct wire_frame *f)
     tell(t, f, request && n == 0 ? WIRE_C_NO_SUBSCRIBER : code);
 }
 
-/* The delivery that a name stands for, if the session was really sent it; 0: none. */
+/* Has an earlier frame of this envelope ended it? */
+static bool is_ending(const struct engine *e, uint32_t slot)
+{
+    for (uint32_t i = 0; i < e->landing->n_ends; i++) {
+        if (e->landing->ends[i] == slot)
+            return true;
+    }
+    return false;
+}
+
+/* The delivery that a name stands for, if the session was really sent it and something is still to
+ * come back for it; 0: none. */
 static uint32_t named(struct engine *e, uint16_t row, uint64_t name)
 {
     uint32_t slot = (uint32_t)(name >> 40);
@@ -308,7 +333,7 @@ static uint32_t named(struct engine *e, uint16_t row, uint64_t name)
     if (ref_state(r) == REF_WAIT && ref_owner(r) == row && engine_in_doubt(e, r) &&
         !PERSIST_FAULT(FAULT_NO_SETTLE))
         pump_settle(e, row); /* it had gone */
-    return ref_state(r) == REF_OUT && ref_member(r) == row ? slot : 0;
+    return ref_state(r) == REF_OUT && ref_member(r) == row && !is_ending(e, slot) ? slot : 0;
 }
 
 static void route_reply(struct routing *t, const struct wire_frame *f)
@@ -330,7 +355,7 @@ static void route_reply(struct routing *t, const struct wire_frame *f)
     if (cell == 0) {
         engine_count_refusal(e, t->row, why);
     } else {
-        count_in(t, f);
+        count_in(t, f, asked->topic);
         board_add(&e->board->totals.replies, 1);
         engine_make(e, REF_WORD(REF_WAIT, 0, f->priority, 0, asked->account, 0), cell,
                     engine_when(f->expiry));
@@ -548,7 +573,7 @@ static void route_frames(struct routing *t, const struct wire_envelope *envelope
 
 static void route_session(struct engine *e, const struct wire_envelope *envelope)
 {
-    struct routing t = {.e = e, .row = envelope->session};
+    struct routing t = {.e = e, .row = envelope->session, .plenty = engine_has_plenty(e)};
 
     route_frames(&t, envelope);
     persist_u32(&e->landing->row, t.row);
