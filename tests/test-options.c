@@ -290,8 +290,8 @@ static void help_shows_every_option_of_the_table_and_exits_0(void **state)
         "  -S, --size SIZE           some size\n"
         "      --instance NAME       talk to the broker of this name\n"
         "                            (default: $MQBROKER_INSTANCE, or \"default\")\n"
-        "      --help                show this help and exit\n"
-        "      --version             show the version and exit\n"
+        "  -h, --help                show this help and exit\n"
+        "  -V, --version             show the version and exit\n"
         "\n"
         "Exit status: 0.\n";
     char out[4096];

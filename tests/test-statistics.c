@@ -73,7 +73,6 @@ static void fill_header(struct board_header *board)
     atomic_store(&board->started, 1700000000000000000u);
     atomic_store(&board->last_turn, 50000000000u);
     atomic_store(&board->asleep, 1);
-    atomic_store(&board->clients, 2);
     atomic_store(&board->queue_bytes_limit, UINT64_MAX);
     atomic_store(&board->queue_bytes_used, 810400);
     atomic_store(&board->request.depth, 10);

@@ -70,7 +70,7 @@ static const struct options_program program = {
             "  mqpub -t plant/line1/state -r -m running       # keep it for later subscribers\n"
             "  mqpub -t plant/line1/state -r -n               # forget it\n"
             "  tail -F /var/log/syslog | mqpub -t log -l      # a message per line\n"
-            "  mqpub -t sum --request -m '1 2 3'              # ask, and print the answer\n"
+            "  mqpub -t shout --request -m hello              # ask, and print the answer\n"
             "\n"
             "Exit status: 0 published, 1 error, 2 wrong usage, 3 no reply or confirmation in time.",
 };
@@ -246,9 +246,9 @@ static void say_summary(struct publisher *p)
 
     end_progress(p);
     if (p->arguments->verbose && !p->arguments->quiet)
-        fprintf(stderr, "mqpub: %llu messages, %llu bytes, in %.3f s (%.0f/s)%s\n",
-                (unsigned long long)p->published, (unsigned long long)p->bytes, elapsed,
-                (double)p->published / elapsed, p->arguments->confirm ? ", confirmed" : "");
+        warnx("%llu message%s, %llu bytes, in %.3f s (%.0f/s)%s", (unsigned long long)p->published,
+              p->published == 1 ? "" : "s", (unsigned long long)p->bytes, elapsed,
+              (double)p->published / elapsed, p->arguments->confirm ? ", confirmed" : "");
 }
 
 /* ": 12 messages were published before" */
@@ -310,37 +310,53 @@ static int keep_confirm(struct publisher *p, int64_t number)
     return open->n == OPEN_CONFIRMS ? settle(p, OPEN_CONFIRMS / 2) : 0;
 }
 
-/* Messages reach a client that has a name, or asks, whether it wants them or not: make room. */
-static void discard_received(struct publisher *p)
+/* Messages reach a client that has a name whether it wants them or not: make room. Returns 0, or
+ * -errno when the session has ended. */
+static int discard_received(struct publisher *p)
 {
     struct mqc_message message;
-
-    while (mqc_receive(p->client, &message, 0) == 0)
-        mqc_message_free(&message);
-}
-
-static int request(struct publisher *p)
-{
-    static const struct format as_payload = {.text = FORMAT_PAYLOAD, .newline = true};
-    struct format format = as_payload;
-    const struct timespec unused = {0};
-    struct mqc_message reply = {0};
     int r;
 
-    format.terminal = isatty(STDOUT_FILENO);
-    while ((r = mqc_request(p->client, &p->publication, &reply, p->arguments->wait_ms)) == -EDEADLK)
-        discard_received(p);
-    if (r == -ENOENT || r == -ETIMEDOUT || r == -ENOBUFS) { /* this one failed; the next may not */
-        note_refusal(p, p->published + 1, r);
+    while ((r = mqc_receive(p->client, &message, 0)) == 0)
+        mqc_message_free(&message);
+    return r == -EAGAIN ? 0 : r;
+}
+
+/* A reply that ends with a newline, as those of mqsub --exec often do, gets none from us. */
+static void write_reply(const struct mqc_message *reply)
+{
+    const char *payload = reply->payload;
+    const struct format format = {
+        .text = FORMAT_PAYLOAD,
+        .newline = reply->size == 0 || payload[reply->size - 1] != '\n',
+        .terminal = isatty(STDOUT_FILENO),
+    };
+    const struct timespec unused = {0};
+
+    if (format_print(&format, reply, 1, &unused, stdout) < 0 || fflush(stdout) != 0)
+        err(EXIT_FAILURE, "standard output");
+}
+
+/* One that fails does not hinder the next. Returns 0, or -errno when it is no use to go on. */
+static int request(struct publisher *p)
+{
+    struct mqc_message reply;
+    int r;
+
+    do
+        r = mqc_request(p->client, &p->publication, &reply, p->arguments->wait_ms);
+    while (r == -EDEADLK && (r = discard_received(p)) == 0);
+    if (r == 0) {
+        write_reply(&reply);
+        mqc_message_free(&reply);
         return 0;
     }
-    if (r < 0)
-        return r;
-    format_print(&format, &reply, 1, &unused, stdout);
-    mqc_message_free(&reply);
-    if (fflush(stdout) != 0)
-        err(EXIT_FAILURE, "standard output");
-    return 0;
+    if (r == -ENOENT || r == -ETIMEDOUT || r == -ENOBUFS || r == -ECONNRESET) {
+        note_refusal(p, p->published + 1, r);
+        return r == -ECONNRESET ? discard_received(p)
+                                : 0; /* whose connection: the server's, or ours */
+    }
+    return r;
 }
 
 static int publish(struct publisher *p, const void *payload, size_t size)
@@ -352,8 +368,9 @@ static int publish(struct publisher *p, const void *payload, size_t size)
     if (p->arguments->request) {
         r = request(p);
     } else {
-        while ((r = mqc_publish_with(p->client, &p->publication)) == -EDEADLK)
-            discard_received(p);
+        do
+            r = mqc_publish_with(p->client, &p->publication);
+        while (r == -EDEADLK && (r = discard_received(p)) == 0);
     }
     if (r < 0)
         return (int)r;

@@ -237,54 +237,58 @@ static void show(const struct arguments *arguments, const struct snapshot *now,
         err(EXIT_FAILURE, "standard output");
 }
 
-/* On the whole terminal, until 'q' is pressed. False: there is no screen to show it on. */
-static bool watch_on_screen(const struct arguments *arguments, struct snapshot looks[2])
+static void look_or_fail(struct snapshot *snapshot, const struct arguments *arguments)
 {
-    const char *failure = NULL;
-    char *text;
-    size_t size;
+    const char *failure;
 
-    if (arguments->output != OUTPUT_TABLE || !screen_open())
-        return false;
-    for (unsigned i = 0; !interrupt_seen(); i++) {
-        struct snapshot *now = &looks[i % 2], *before = i > 0 ? &looks[(i + 1) % 2] : NULL;
-        FILE *out = open_memstream(&text, &size);
-
-        if (out == NULL)
-            break;
-        snapshot_deinit(now);
-        failure = look(now, arguments->instance);
-        if (failure == NULL)
-            table_print(now, before, arguments->sections, out);
-        fclose(out);
-        screen_show(text);
-        free(text);
-        if (failure != NULL || !screen_wait(options_milliseconds(arguments->watch)))
-            break;
-    }
+    snapshot_deinit(snapshot);
+    failure = look(snapshot, arguments->instance);
+    if (failure == NULL)
+        return;
     screen_close();
-    if (failure != NULL)
-        errx(EXIT_FAILURE, "%s: %s", arguments->instance, failure);
-    return true;
+    errx(EXIT_FAILURE, "%s: %s", arguments->instance, failure);
 }
 
+/* On the whole terminal. */
+static void show_on_screen(const struct arguments *arguments, const struct snapshot *now,
+                           const struct snapshot *before)
+{
+    char *text;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+
+    if (out == NULL)
+        return;
+    table_print(now, before, arguments->sections, out);
+    if (fclose(out) == 0)
+        screen_show(text);
+    free(text);
+}
+
+/* Look again and again, at most until 'q' is pressed. `looks` hold the newest and the one before
+ * it. */
 static void watch(const struct arguments *arguments, struct snapshot looks[2])
 {
-    for (unsigned i = 0; !interrupt_seen(); i++) {
-        struct snapshot *now = &looks[i % 2], *before = i > 0 ? &looks[(i + 1) % 2] : NULL;
-        const char *failure;
+    int pause = options_milliseconds(arguments->watch);
+    bool on_screen = arguments->output == OUTPUT_TABLE && screen_open();
 
-        snapshot_deinit(now);
-        failure = look(now, arguments->instance);
-        if (failure != NULL)
-            errx(EXIT_FAILURE, "%s: %s", arguments->instance, failure);
-        if (i > 0 && arguments->output == OUTPUT_TABLE)
-            fputc('\n', stdout);
-        show(arguments, now, before);
-        if (arguments->watch == 0)
-            break;
-        interrupt_poll(NULL, 0, options_milliseconds(arguments->watch));
+    for (unsigned i = 0; !interrupt_seen(); i++) {
+        const struct snapshot *now = &looks[i % 2], *before = i > 0 ? &looks[(i + 1) % 2] : NULL;
+
+        if (on_screen) {
+            show_on_screen(arguments, now, before);
+            if (!screen_wait(pause))
+                break;
+        } else {
+            if (i > 0 && arguments->output == OUTPUT_TABLE)
+                fputc('\n', stdout);
+            show(arguments, now, before);
+            if (interrupt_poll(NULL, 0, pause) < 0)
+                break;
+        }
+        look_or_fail(&looks[(i + 1) % 2], arguments);
     }
+    screen_close();
 }
 
 int main(int argc, char **argv)
@@ -297,10 +301,13 @@ int main(int argc, char **argv)
     for (int key; (key = options_next(&options)) != -1;)
         take_option(&options, key, &arguments);
     check_arguments(&options, &arguments);
-    if (arguments.watch > 0)
+    look_or_fail(&looks[0], &arguments);
+    if (arguments.watch > 0) {
         interrupt_catch();
-    if (arguments.watch == 0 || !watch_on_screen(&arguments, looks))
         watch(&arguments, looks);
+    } else {
+        show(&arguments, &looks[0], NULL);
+    }
     snapshot_deinit(&looks[0]);
     snapshot_deinit(&looks[1]);
     return EXIT_SUCCESS;

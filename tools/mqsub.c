@@ -69,7 +69,7 @@ static const struct options_program program = {
         "Examples:\n"
         "  mqsub -v -t 'plant/#'\n"
         "  mqsub -t plant/line1/state -C 1 -W 5           # one message, within 5 seconds\n"
-        "  mqsub -t sum --exec \"tr ' ' + | bc\"            # answer requests\n"
+        "  mqsub -t shout --exec 'tr a-z A-Z'             # answer requests\n"
         "\n"
         "Exit status: 0 done, 1 error (or a command failed), 2 wrong usage, 3 less than COUNT\n"
         "messages in time.",

@@ -14,7 +14,7 @@
 #define VERSION_OF(a, b, c) STRING_OF(a) "." STRING_OF(b) "." STRING_OF(c)
 #define VERSION             VERSION_OF(MQC_VERSION_MAJOR, MQC_VERSION_MINOR, MQC_VERSION_PATCH)
 
-enum { KEY_INSTANCE = INT_MAX - 8, KEY_HELP, KEY_VERSION };
+enum { KEY_INSTANCE = INT_MAX, KEY_HELP = 'h', KEY_VERSION = 'V' };
 
 static const struct options_entry common[] = {
     {KEY_INSTANCE, "instance", "NAME",

@@ -36,6 +36,8 @@ bool screen_open(void)
 
 void screen_close(void)
 {
+    if (terminal == NULL)
+        return;
     endwin();
     delscreen(terminal);
     terminal = NULL;

@@ -8,7 +8,7 @@
 /* Take the terminal over. False: there is none that can be, or this was built without ncurses. */
 bool screen_open(void);
 
-/* Give it back as it was. */
+/* Give it back as it was. Fine if it was not taken. */
 void screen_close(void);
 
 /* Show a text: UTF-8 lines, without control characters. What does not fit is reached with the arrow

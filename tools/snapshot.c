@@ -117,7 +117,6 @@ static void copy_topic(struct snapshot_topic *to, const struct board_topic *from
 static void copy_limits(struct snapshot_limits *to, const struct board_header *from)
 {
     *to = (struct snapshot_limits){
-        .clients = LOAD(from->clients),
         .clients_max = from->n_rows,
         .subscriptions = LOAD(from->subscriptions),
         .topics = LOAD(from->topics_used),
@@ -175,6 +174,7 @@ int snapshot_take(struct snapshot *snapshot, const struct board_header *board)
     for (uint32_t i = 0; i < board->n_rows; i++)
         snapshot->n_clients +=
             copy_client(&snapshot->clients[snapshot->n_clients], board_row(board, i), i);
+    snapshot->limits.clients = snapshot->n_clients; /* as many as are listed */
     for (uint32_t i = 0; i < n_topics; i++)
         copy_topic(&snapshot->topics[snapshot->n_topics++], board_topic(board, i));
     return 0;
