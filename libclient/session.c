@@ -125,7 +125,7 @@ void session_found_empty(struct session *s)
 bool session_quiet(struct session *s)
 {
     look(s);
-    return s->tide.standing == 0 && (s->tide.emptied || levels_waiting(&s->tide) == 0);
+    return s->tide.standing == 0;
 }
 
 int session_next(struct session *s)
