@@ -39,11 +39,12 @@ static const struct options_entry cleanup_entries[] = {
 static const struct options_program cleanup_program = {
     .name = "mqctl cleanup",
     .usage = "[--dry-run] [--force] [--instance NAME]",
-    .purpose = "Remove the queues and the shared memory that a dead broker left, with the messages "
-               "in them.\n"
-               "A broker that is started again takes them over instead, and loses nothing.",
+    .purpose = "Remove the queues and the shared memory that a dead broker left, with the\n"
+               "messages in them. A broker that is started again takes them over instead, and\n"
+               "loses nothing.",
     .entries = cleanup_entries,
-    .more = "Exit status: 0 nothing is left, 1 error (such as: the broker lives), 2 wrong usage.",
+    .more = "Exit status: 0 nothing is left, 1 error (such as: the broker lives), 2 wrong\n"
+            "usage.",
 };
 
 struct cleanup {

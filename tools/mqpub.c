@@ -38,20 +38,21 @@ enum {
 };
 
 static const struct options_entry entries[] = {
-    {'t', "topic", "TOPIC", "publish to this topic; \"@NAME\" reaches the client of that name"},
+    {'t', "topic", "TOPIC", "publish to this topic; \"@NAME\" reaches the client\nof that name"},
     {'m', "message", "TEXT", "the message"},
-    {'f', "file", "FILE", "the message is the contents of a file (\"-\": standard input)"},
+    {'f', "file", "FILE", "the message is the contents of this file;\n\"-\" is standard input"},
     {'s', "stdin", NULL, "the message is all of standard input"},
     {'l', "lines", NULL, "each line of standard input is a message"},
     {'n', "null", NULL, "the message is empty"},
     {'p', "priority", "PRIORITY",
      "0 (lowest) to 31 (highest); 24 and more are urgent\n(default: 8)"},
     {'r', "retain", NULL,
-     "keep it as the topic's last message for later subscribers;\nan empty one forgets it"},
-    {KEY_TTL, "ttl", "DURATION", "drop it if it is not delivered within this, such as 5s or 200ms"},
+     "keep it as the topic's last message for later\nsubscribers; an empty one forgets it"},
+    {KEY_TTL, "ttl", "DURATION",
+     "drop it if it is not delivered within this time,\nsuch as 5s or 200ms"},
     {KEY_CONFIRM, "confirm", NULL, "wait until the broker has accepted it"},
     {KEY_REQUEST, "request", NULL, "wait for a reply, and write it to standard output"},
-    {'W', "wait", "DURATION", "how long to wait for a reply or confirmation (default: 5s)"},
+    {'W', "wait", "DURATION", "how long to wait for a reply or confirmation\n(default: 5s)"},
     {KEY_REPEAT, "repeat", "N", "publish it so many times (default: 1)"},
     {KEY_INTERVAL, "interval", "DURATION", "pause between messages"},
     {'i', "id", "NAME", "register under this name"},
@@ -72,7 +73,8 @@ static const struct options_program program = {
             "  tail -F /var/log/syslog | mqpub -t log -l      # a message per line\n"
             "  mqpub -t shout --request -m hello              # ask, and print the answer\n"
             "\n"
-            "Exit status: 0 published, 1 error, 2 wrong usage, 3 no reply or confirmation in time.",
+            "Exit status: 0 published, 1 error, 2 wrong usage, 3 no reply or confirmation\n"
+            "in time.",
 };
 
 enum source { SOURCE_NONE, SOURCE_TEXT, SOURCE_FILE, SOURCE_LINES, SOURCE_EMPTY };

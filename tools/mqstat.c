@@ -34,22 +34,21 @@ enum {
 };
 
 static const struct options_entry entries[] = {
-    {KEY_JSON, "json", NULL, "JSON, an object a look (default unless on a terminal)"},
+    {KEY_JSON, "json", NULL, "JSON, an object a look (default but on a terminal)"},
     {KEY_TABLE, "table", NULL, "tables (default on a terminal)"},
     {KEY_PROMETHEUS, "prometheus", NULL, "Prometheus' text format"},
     {'w', "watch", "SECONDS",
-     "look again after each so many seconds; tables then also show\nwhat happened a second; on a "
-     "terminal 'q' ends it"},
+     "look again and again, so many seconds apart; tables\nthen also show what happened a "
+     "second; on a terminal\n'q' ends it"},
     {0},
 };
 
 static const struct options_program program = {
     .name = "mqstat",
     .usage = "[OPTIONS] [SECTION...]",
-    .purpose =
-        "Show the statistics of a broker without asking it: also while it hangs, and after it "
-        "died.\n"
-        "Sections: broker, totals, priorities, queues, clients, topics, limits (default: all).",
+    .purpose = "Show the statistics of a broker without asking it: also while it hangs, and\n"
+               "after it died. Sections: broker, totals, priorities, queues, clients, topics,\n"
+               "limits (default: all).",
     .entries = entries,
     .more = "Examples:\n"
             "  mqstat\n"

@@ -33,19 +33,19 @@ enum {
 
 static const struct options_entry entries[] = {
     {'t', "topic", "FILTER",
-     "subscribe to these topics: '+' stands for one level, '#' for\nthe rest; may be given again"},
+     "subscribe to these topics: '+' stands for one level,\n'#' for the rest; may be given again"},
     {'C', "count", "COUNT", "exit after so many messages"},
     {'W', "wait", "DURATION", "exit after this time, such as 5 (seconds) or 200ms"},
     {'v', "verbose", NULL, "write topic and payload"},
-    {'F', "format", "FORMAT", "write each message like this, see below (default: %p)"},
+    {'F', "format", "FORMAT", "write each message like this, see below\n(default: %p)"},
     {KEY_JSON, "json", NULL, "write each message as a JSON object, one a line"},
     {'N', "no-newline", NULL, "no newline behind each message"},
-    {'R', "no-retained", NULL, "leave out messages that were kept for later subscribers"},
+    {'R', "no-retained", NULL, "leave out messages kept for later subscribers"},
     {KEY_EXEC, "exec", "COMMAND",
-     "run a shell command for each message, its payload on standard\ninput; the output is the "
-     "reply to a request"},
+     "run a shell command for each message, its payload on\nstandard input; what it writes is "
+     "the reply to a\nrequest"},
     {'i', "id", "NAME",
-     "register under this name: \"@NAME\" then is a topic that\nreaches this program"},
+     "register under this name: what is published to\n\"@NAME\" then comes here"},
     {'q', "quiet", NULL, "do not say how many messages were missed"},
     {0},
 };
@@ -55,24 +55,24 @@ static const struct options_program program = {
     .usage = "-t FILTER... [OPTIONS]\n-i NAME [OPTIONS]",
     .purpose = "Receive messages through the mqbroker of this machine, highest priority first.",
     .entries = entries,
-    .more =
-        "Format:\n"
-        "  %t topic   %p payload   %x %X payload in hexadecimal   %l its bytes\n"
-        "  %P priority   %r 1 if retained   %R 1 if it asks for a reply   %n number\n"
-        "  %I time (ISO 8601)   %U time (Unix)   %j the JSON object of --json   %% percent\n"
-        "  \\n \\r \\t \\0 \\e \\\\ as in C\n"
-        "  On a terminal, bytes of topic and payload that could act on it show as \\xHH.\n"
-        "\n"
-        "A command finds MQ_TOPIC, MQ_PRIORITY, MQ_SIZE, MQ_NUMBER, MQ_RETAINED and MQ_REQUEST in\n"
-        "its environment. A request is answered if it exits with 0, and else not at all.\n"
-        "\n"
-        "Examples:\n"
-        "  mqsub -v -t 'plant/#'\n"
-        "  mqsub -t plant/line1/state -C 1 -W 5           # one message, within 5 seconds\n"
-        "  mqsub -t shout --exec 'tr a-z A-Z'             # answer requests\n"
-        "\n"
-        "Exit status: 0 done, 1 error (or a command failed), 2 wrong usage, 3 less than COUNT\n"
-        "messages in time.",
+    .more = "Format:\n"
+            "  %t topic   %p payload   %x %X payload in hexadecimal   %l its bytes\n"
+            "  %P priority   %r 1 if retained   %R 1 if it asks for a reply   %n number\n"
+            "  %I time (ISO 8601)   %U time (Unix)   %j the object of --json   %% percent\n"
+            "  \\n \\r \\t \\0 \\e \\\\ as in C\n"
+            "  On a terminal, bytes of topic and payload that could act on it show as \\xHH.\n"
+            "\n"
+            "A command finds MQ_TOPIC, MQ_PRIORITY, MQ_SIZE, MQ_NUMBER, MQ_RETAINED and\n"
+            "MQ_REQUEST in its environment. A request is answered if it exits with 0, else\n"
+            "not at all.\n"
+            "\n"
+            "Examples:\n"
+            "  mqsub -v -t 'plant/#'\n"
+            "  mqsub -t plant/line1/state -C 1 -W 5           # one message, within 5 seconds\n"
+            "  mqsub -t shout --exec 'tr a-z A-Z'             # answer requests\n"
+            "\n"
+            "Exit status: 0 done, 1 error (or a command failed), 2 wrong usage, 3 less than\n"
+            "COUNT messages in time.",
 };
 
 struct arguments {
