@@ -191,21 +191,30 @@ static int create_store(struct memory *m, const struct config *config)
     return r;
 }
 
+/* Made under another name and then renamed: a client finds a whole board or none. */
 static int create_board(struct memory *m, const struct config *config, const struct plan *plan)
 {
     uint32_t n_rows = memory_ledger(m)->header.n_rows;
     uint32_t n_topics = (uint32_t)config->topic_rows;
     size_t size = board_size(n_rows, n_topics);
-    char name[NAMES_MAX];
+    char draft[NAMES_MAX], name[NAMES_MAX];
     int r;
 
+    names_draft(draft, m->instance);
     names_board(name, m->instance);
-    r = create_segment(&m->board, name, size, size);
+    r = create_segment(&m->board, draft, size, size);
     if (r < 0)
         return r;
     board_format(m->board.base, size, n_rows, n_topics);
     memory_board(m)->frame_max = plan->frame_max;
-    return 0;
+    r = segment_rename(draft, name);
+    if (r < 0) {
+        log_error("cannot create %s: %s; it may belong to another user: remove it, or choose "
+                  "another name with --instance",
+                  name, strerror(-r));
+        shm_unlink(draft);
+    }
+    return r;
 }
 
 static int create_all(struct memory *m, const struct config *config, const struct plan *plan)
@@ -411,6 +420,8 @@ void memory_remove(struct memory *m)
     char name[NAMES_MAX];
 
     names_board(name, m->instance);
+    shm_unlink(name);
+    names_draft(name, m->instance);
     shm_unlink(name);
     names_store(name, m->instance);
     shm_unlink(name);

@@ -59,6 +59,11 @@ void names_board(char out[NAMES_MAX], const char *instance)
     put_name(out, instance, "");
 }
 
+void names_draft(char out[NAMES_MAX], const char *instance)
+{
+    put_name(out, instance, ".draft");
+}
+
 void names_ledger(char out[NAMES_MAX], const char *instance)
 {
     put_name(out, instance, ".ledger");

@@ -8,9 +8,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Where shared memory objects are files: shm_overview(7). */
+#define DIRECTORY "/dev/shm"
 
 enum { OPEN_FLAGS = O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC };
 
@@ -76,6 +81,15 @@ int segment_allocate(const struct segment *s, size_t offset, size_t size)
         error = posix_fallocate(s->fd, (off_t)offset, (off_t)size);
     while (error == EINTR);
     return -error;
+}
+
+int segment_rename(const char *from, const char *to)
+{
+    char from_path[NAME_MAX + sizeof(DIRECTORY)], to_path[NAME_MAX + sizeof(DIRECTORY)];
+
+    snprintf(from_path, sizeof(from_path), DIRECTORY "%s", from);
+    snprintf(to_path, sizeof(to_path), DIRECTORY "%s", to);
+    return rename(from_path, to_path) < 0 ? -errno : 0;
 }
 
 void segment_close(struct segment *s)

@@ -1,7 +1,8 @@
-/* A shared-memory segment: a mapping of a POSIX shared memory object. Floor 1: system calls, no decisions.
+/* A shared-memory segment: a mapping of a POSIX shared memory object. Floor 1: system calls, no
+ * decisions.
  *
- * All functions return 0 or -errno. Opened with O_NOFOLLOW and O_NONBLOCK and then looked at: what is not a regular file with
- * one link is -EBADF (rule S1). */
+ * All functions return 0 or -errno. Opened with O_NOFOLLOW and O_NONBLOCK and then looked at: what
+ * is not a regular file with one link is -EBADF (rule S1). */
 #ifndef MQBROKER_LIBCLIENT_SEGMENT_H
 #define MQBROKER_LIBCLIENT_SEGMENT_H
 
@@ -19,17 +20,23 @@ struct segment {
 
 #define SEGMENT_CLOSED ((struct segment){.fd = -1})
 
-/* Create one that does not exist yet (O_EXCL), with exactly this mode, `size` bytes long, mapped to read and write. Nothing of it is
- * allocated yet (segment_allocate). -EEXIST: the name is taken. On failure it leaves nothing behind. */
+/* Create one that does not exist yet (O_EXCL), with exactly this mode, `size` bytes long, mapped to
+ * read and write. Nothing of it is allocated yet (segment_allocate). -EEXIST: the name is taken. On
+ * failure it leaves nothing behind. */
 int segment_create(struct segment *s, const char *name, size_t size, mode_t mode);
 
 /* Map an existing one whole; to write as well, or read-only. -ENOENT: there is none. -EINVAL: it is
  * empty: its maker has not come further yet. */
 int segment_open(struct segment *s, const char *name, int writable);
 
-/* Make sure that [offset, offset + size) has memory behind it, so that touching it can never be a SIGBUS. -ENOSPC: the
- * tmpfs is full. */
+/* Make sure that [offset, offset + size) has memory behind it, so that touching it can never be a
+ * SIGBUS. -ENOSPC: the tmpfs is full. */
 int segment_allocate(const struct segment *s, size_t offset, size_t size);
+
+/* Give an object another name at once, in place of one that may have that name: who opens `to`
+ * finds either the old one or the new one, never one half made. -EACCES, -EPERM: the name is
+ * another user's. */
+int segment_rename(const char *from, const char *to);
 
 /* Unmap and close; the object stays. Fine on a closed one. */
 void segment_close(struct segment *s);
