@@ -1,0 +1,30 @@
+/* What a test of the engine expects a session to read next, as cmocka assertions; and the fixture
+ * that such tests share: a rig whose derived state is counted again at the end of each test. */
+#ifndef MQBROKER_TESTS_SUPPORT_ENGINE_EXPECT_H
+#define MQBROKER_TESTS_SUPPORT_ENGINE_EXPECT_H
+
+#include "tests/support/engine-rig.h"
+
+/* *state is a struct rig over the usual memory; expect_teardown() fails if the engine is not sound.
+ */
+int expect_setup(void **state);
+int expect_setup_with(void **state, const struct rig_options *options);
+int expect_teardown(void **state);
+
+/* Derived state is what the references say. */
+void expect_sound(struct rig *r);
+
+/* A new session by this name; it must get a row. */
+uint16_t expect_session(struct rig *r, const char *name);
+
+/* The next frame is of this type; returned for further looks, valid until the next one is read. */
+struct wire_frame expect_frame(struct rig *r, uint16_t row, uint8_t type);
+
+/* … a plain message, an answer. */
+void expect_message(struct rig *r, uint16_t row, const char *topic, const char *payload);
+void expect_answer(struct rig *r, uint16_t row, uint8_t code, uint32_t number, uint32_t count);
+
+/* The queue is empty. */
+void expect_nothing(struct rig *r, uint16_t row);
+
+#endif
