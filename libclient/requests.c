@@ -16,7 +16,7 @@ enum { NONE = REQUESTS_PLACES };
 void requests_init(struct requests *r)
 {
     memset(r, 0, sizeof(*r));
-    for (uint16_t i = 0; i < REQUESTS_MAX; i++)
+    for (uint32_t i = 0; i < REQUESTS_MAX; i++)
         r->places[i].next = (uint16_t)(i + 1 < REQUESTS_MAX ? i + 1 : NONE);
     r->free = 0;
     r->failed_first = NONE;

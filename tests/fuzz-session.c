@@ -56,8 +56,10 @@ static void arrive(struct fuzz *f, bool good_header)
     memcpy(batch->bytes, f->at, size);
     f->at += size;
     f->left -= size;
-    if (good_header && size >= WIRE_BATCH_SIZE)
-        wire_put_batch(batch->bytes, ID, level, ++f->number, f->number, 0, size);
+    if (good_header && size >= WIRE_BATCH_SIZE) {
+        f->number++;
+        wire_put_batch(batch->bytes, ID, level, f->number, f->number, 0, size);
+    }
     session_arrive(&f->session, batch, size, level);
 }
 

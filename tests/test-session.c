@@ -14,9 +14,10 @@
 #include <string.h>
 #include <cmocka.h>
 
-enum { DEPTH = 4, WIDTH = 1280, NORMAL = 2048, URGENT = 1280, ID = 3, WINDOW = 64 * 256 };
+enum { DEPTH = 4, WIDTH = 1280, NORMAL = 2048, URGENT = 1280, ID = 3 };
 
-#define NONCE UINT64_C(0x1122334455667788)
+#define NONCE  UINT64_C(0x1122334455667788)
+#define WINDOW (UINT64_C(64) * WIRE_CELL_SIZE)
 
 /* The broker's side. */
 struct peer {
@@ -612,8 +613,8 @@ static void P11_reports_go_in_as_many_envelopes_as_they_need(void **state)
 
     memset(topic, 'x', sizeof(topic));
     topic[WIRE_TOPIC_MAX] = '\0';
-    for (char c = 'a'; c < 'a' + REPORTS_TOPICS; c++) {
-        topic[0] = c;
+    for (int i = 0; i < REPORTS_TOPICS; i++) {
+        topic[0] = (char)('a' + i);
         begin(p);
         add_message(p, 3, 0, 0, 7, topic, "gone");
         arrive(p, 3);
