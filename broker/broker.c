@@ -45,7 +45,11 @@ enum {
         2048,       /* bytes of normal envelopes after which the urgent queue is looked at again */
     PAYING_MAX = 8, /* how well looking again has paid, at best */
     LOOK_AFTER = 500000000, /* nanoseconds between looks at processes without a pidfd */
-    TRY_AGAIN = 32,         /* once in so many sleeps it is tried although it did not pay */
+    REALLY_SLEPT = 2000,    /* nanoseconds that a wait takes at least if it was not over at once */
+    BUSY = 20000,           /* nanoseconds away from the processor that say that others want it */
+    LOOK_FOR_EVENTS =
+        8,          /* turns between looks at what is not a request, while nothing of it presses */
+    TRY_AGAIN = 32, /* once in so many sleeps it is tried although it did not pay */
 };
 
 /* A session's kernel objects. */
@@ -77,11 +81,17 @@ struct broker {
     int signal_fd;
     struct peer *peers; /* by row */
     uint32_t n_wide;
+    uint32_t n_armed; /* sessions whose edges are waited for */
     uint32_t n_looked_after;
     uint64_t looked;      /* when they were looked after last, nanoseconds of CLOCK_BOOTTIME */
     uint64_t queue_bytes; /* of all queues */
     int paying;           /* above 0: looking again pays */
     unsigned sleeps;
+    unsigned turns;
+    bool rested;       /* the last turn found nothing, or the broker has slept since */
+    bool woken;        /* it has slept, and was told what stands where */
+    bool urgent_ready; /* … namely in the urgent queue too */
+    bool cut_short;    /* the last turn ended before the request queues were empty */
     bool stopping;
     bool memory_full;
     struct log_limit refusal_limit;
@@ -241,6 +251,8 @@ static void close_peer(struct broker *b, struct peer *peer)
     if (peer->wide)
         b->n_wide--;
     peer->wide = false;
+    if (peer->armed)
+        b->n_armed--;
     peer->armed = false;
 }
 
@@ -372,6 +384,7 @@ static void arm(struct broker *b, struct peer *peer, bool on)
     if (peer->armed == on)
         return;
     peer->armed = on;
+    b->n_armed += on ? 1 : -1u;
     loop_change(&b->loop, &peer->queue_source, on ? EPOLLOUT | EPOLLET : 0);
 }
 
@@ -462,7 +475,6 @@ static void prepare_token(struct broker *b)
 static void set_time(struct broker *b)
 {
     b->engine.now = clock_now(CLOCK_BOOTTIME);
-    b->engine.wall = clock_now(CLOCK_REALTIME);
 }
 
 /* Take one envelope and route it. Its size; 0: there was none. */
@@ -478,21 +490,34 @@ static size_t take(struct broker *b, const struct queue *q, enum landing_from fr
     if (memory_grow(&b->memory, e) < 0)
         log_limited(&b->memory_limit, e->now, CONFIG_LOG_WARNING,
                     "/dev/shm is full: messages are refused until there is room");
+    if (from == LANDING_URGENT) /* registrations come this way */
+        e->wall = clock_now(CLOCK_REALTIME);
     route(e, (size_t)n);
     prepare_token(b);
     return (size_t)n;
 }
 
+/* After a rest: the first envelope is routed and sent on before another look. If more stands there,
+ * the next turn takes it all. */
+static unsigned take_first(struct broker *b)
+{
+    bool ask_urgent = !b->woken || b->urgent_ready;
+
+    b->cut_short = false;
+    if (ask_urgent && take(b, &b->urgent, LANDING_URGENT) > 0)
+        return 1;
+    return !engine_is_tight(&b->engine) && take(b, &b->request, LANDING_NORMAL) > 0;
+}
+
 /* Take what stands in the request queues, up to a turn's worth. Returns how many; `quiet`: both
  * were seen empty. */
-static unsigned intake(struct broker *b, bool *quiet)
+static unsigned take_all(struct broker *b, bool *quiet)
 {
     unsigned n = 0;
     unsigned in_a_row = 0;
     size_t since_urgent = LOOK_FOR_URGENT; /* bytes taken since the urgent queue was seen empty */
 
-    *quiet = false;
-    set_time(b);
+    b->cut_short = true;
     while (n < TURN_ENVELOPES) {
         size_t size;
 
@@ -510,11 +535,24 @@ static unsigned intake(struct broker *b, bool *quiet)
             /* Not if a goodbye may have been among what was taken since: urgent messages that were
              * sent before it could stand in the urgent queue by now (L1). */
             *quiet = since_urgent == 0 && !engine_is_tight(&b->engine);
+            b->cut_short = false;
             break;
         }
         since_urgent += size;
         n++;
     }
+    return n;
+}
+
+static unsigned intake(struct broker *b, bool *quiet)
+{
+    unsigned n;
+
+    *quiet = false;
+    set_time(b);
+    n = b->rested && b->engine.ending.n == 0 ? take_first(b) : take_all(b, quiet);
+    b->rested = n == 0;
+    b->woken = false;
     return n;
 }
 
@@ -571,18 +609,31 @@ static bool turn(struct broker *b)
  * -----------------------------------------------------------------------------------------------------
  */
 
-/* Look again for a while, yielding the processor in between. True: there was work. */
+/* Is something left that waits for no event? */
+static bool has_more(const struct broker *b)
+{
+    return b->engine.touched.n > 0 || b->engine.ending.n > 0 || b->cut_short;
+}
+
+/* Look again for a while, yielding the processor in between. True: there was work. False also if
+ * others want the processor: who has been away for long is better woken. */
 static bool look_again(struct broker *b)
 {
-    uint64_t until = clock_now(CLOCK_MONOTONIC) + (uint64_t)b->config.poll_usec * 1000;
+    uint64_t now = clock_now(CLOCK_MONOTONIC);
+    uint64_t until = now + (uint64_t)b->config.poll_usec * 1000;
+    uint64_t before;
 
-    do {
+    for (unsigned i = 1; now < until && !b->stopping; i++) {
         sched_yield();
+        before = now;
+        now = clock_now(CLOCK_MONOTONIC);
         if (turn(b))
             return true;
-        if (loop_wait(&b->loop, 0) > 0)
+        if (i % LOOK_FOR_EVENTS == 0 && loop_wait(&b->loop, 0) > 0)
             return true;
-    } while (clock_now(CLOCK_MONOTONIC) < until && !b->stopping);
+        if (now - before > BUSY)
+            break;
+    }
     return false;
 }
 
@@ -617,10 +668,14 @@ static int sleep_until_event(struct broker *b)
     struct board_header *board = memory_board(&b->memory);
     int r;
 
+    uint64_t since = clock_now(CLOCK_MONOTONIC);
+
     b->sleeps++;
+    b->urgent_ready = false;
     atomic_store_explicit(&board->asleep, 1, memory_order_relaxed);
     r = loop_wait(&b->loop, time_to_sleep(b));
     atomic_store_explicit(&board->asleep, 0, memory_order_relaxed);
+    b->rested = b->woken = clock_now(CLOCK_MONOTONIC) - since > REALLY_SLEPT;
     return r;
 }
 
@@ -707,6 +762,14 @@ static void on_request(struct loop_source *source, uint32_t events)
 {
     (void)source;
     (void)events;
+}
+
+static void on_urgent(struct loop_source *source, uint32_t events)
+{
+    struct broker *b = (struct broker *)((char *)source - offsetof(struct broker, urgent_source));
+
+    (void)events;
+    b->urgent_ready = true;
 }
 
 /* ---- Beginning and end
@@ -856,7 +919,7 @@ static int open_all(struct broker *b, const struct config *config, const struct 
     if (r == 0)
         r = loop_add(&b->loop, &b->request_source, (int)b->request.mqd, EPOLLIN, on_request);
     if (r == 0)
-        r = loop_add(&b->loop, &b->urgent_source, (int)b->urgent.mqd, EPOLLIN, on_request);
+        r = loop_add(&b->loop, &b->urgent_source, (int)b->urgent.mqd, EPOLLIN, on_urgent);
     return r;
 }
 
@@ -944,9 +1007,10 @@ int broker_run(struct broker *b)
     log_info("instance \"%s\": %s, %" PRIu32 " clients at most", b->instance,
              b->memory.adopted ? "taken over" : "ready", b->engine.n_rows);
     while (!b->stopping) {
-        if (turn(b))
-            r = loop_wait(&b->loop, 0);
-        else if (!look_if_it_pays(b))
+        turn(b);
+        if (has_more(b) || look_if_it_pays(b))
+            r = b->n_armed > 0 || ++b->turns % LOOK_FOR_EVENTS == 0 ? loop_wait(&b->loop, 0) : 0;
+        else
             r = sleep_until_event(b);
         if (r < 0) {
             log_error("cannot wait for events: %s", strerror(-r));

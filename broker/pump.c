@@ -184,16 +184,18 @@ static void seal(struct engine *e, uint16_t i, uint32_t frames, struct pump_batc
         .bytes = e->out, .size = WIRE_BATCH_SIZE + frames, .level = e->batch_level};
 }
 
-/* Say on the board that this batch stands in the queue: readers keep order by it (P1). Level first,
- * then what no longer waits. */
+/* Say on the board that this batch stands in the queue: readers keep order by it (P1). The level's
+ * word goes first: to mark a batch as sent may clear the level's bit in the tide. */
+static void announce_level(struct engine *e, uint16_t row)
+{
+    atomic_store_explicit(&board_row(e->board, row)->level[e->batch_level],
+                          (uint32_t)e->batch_number, memory_order_relaxed);
+}
+
 static void announce(struct engine *e, uint16_t row)
 {
-    struct board_row *b = board_row(e->board, row);
-    uint64_t levels = e->sessions[row].waiting.map & UINT32_MAX;
-
-    atomic_store_explicit(&b->level[e->batch_level], (uint32_t)e->batch_number,
-                          memory_order_relaxed);
-    atomic_store_explicit(&b->tide, levels << 32 | (uint32_t)e->batch_number, memory_order_release);
+    announce_level(e, row);
+    engine_show_tide(e, row);
 }
 
 /* ---- What was sent
@@ -408,6 +410,7 @@ static void sent(struct engine *e, uint16_t row)
 {
     uint32_t n = e->n_batch;
 
+    announce_level(e, row);
     mark_all(e, row);
     conclude(e, row);
     count_batch(e, row, n, e->batch_size);
