@@ -21,7 +21,9 @@
 
 #include "libclient/board.h"
 #include "libclient/names.h"
+#include "libclient/queue.h"
 #include "libclient/segment.h"
+#include "libclient/wire.h"
 #include "tools/options.h"
 #include "libclient/process.h"
 #include "tools/snapshot.h"
@@ -121,19 +123,41 @@ static void read_board(struct cleanup *c)
     }
 }
 
+/* What the broker would have told it: the last batch of a session, for which a slot of each reply
+ * queue is kept free. No broker sends to this queue any more, so any number above all of its
+ * numbers does. */
+static void tell_stopped(const struct cleanup *c, const struct snapshot_client *client)
+{
+    uint8_t batch[WIRE_BATCH_SIZE + WIRE_HEAD_SIZE];
+    char name[NAMES_MAX];
+    struct queue q;
+
+    names_reply_queue(name, c->instance, client->info.nonce);
+    if (queue_open(&q, name, O_WRONLY | O_NONBLOCK) < 0)
+        return;
+    wire_put_batch(batch, (uint16_t)client->session, 0, UINT64_MAX, client->words.grant,
+                   client->words.missed, sizeof batch);
+    wire_put_end(batch + WIRE_BATCH_SIZE, WIRE_STOPPED, WIRE_C_STOPPING);
+    queue_send(&q, batch, sizeof batch, 0);
+    queue_close(&q);
+}
+
 /* Clients whose process lives wait for their broker to be started again: that is refused, or they
  * are told that it has stopped. */
 static void look_after_clients(struct cleanup *c)
 {
-    struct board_header *board = c->board.base;
     unsigned n = 0;
     uint32_t one = 0;
 
     for (size_t i = 0; i < c->snapshot.n_clients; i++) {
-        if (!process_alive(c->snapshot.clients[i].info.pid, 0))
+        const struct snapshot_client *client = &c->snapshot.clients[i];
+
+        if (!process_alive(client->info.pid, 0))
             continue;
         n++;
-        one = c->snapshot.clients[i].info.pid;
+        one = client->info.pid;
+        if (c->force && !c->dry_run)
+            tell_stopped(c, client);
     }
     if (n == 0)
         return;
@@ -145,7 +169,14 @@ static void look_after_clients(struct cleanup *c)
              c->instance, n, n == 1 ? "" : "s", n == 1 ? "s" : "", one, n == 1 ? "" : " …");
     warnx("%s: %u client%s still wait%s for that broker", c->instance, n, n == 1 ? "" : "s",
           n == 1 ? "s" : "");
-    if (!c->dry_run)
+}
+
+/* Who still maps the board looks at its state. */
+static void mark_stopped(const struct cleanup *c)
+{
+    struct board_header *board = c->board.base;
+
+    if (board != NULL && !c->dry_run)
         atomic_store_explicit(&board->state, BOARD_STOPPED, memory_order_release);
 }
 
@@ -291,6 +322,7 @@ static int cleanup(int argc, char **argv)
     read_board(&c);
     lock_ledger(&c);
     look_after_clients(&c);
+    mark_stopped(&c);
     remove_all(&c);
     waiting = n_waiting(&c.snapshot);
     if (c.removed == 0 && c.failed == 0)
