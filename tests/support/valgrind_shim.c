@@ -22,7 +22,7 @@ static long watch(long pid)
     if (pipe2(ends, O_CLOEXEC) < 0)
         return -1;
     snprintf(text, sizeof(text), "%ld", pid);
-    switch (vfork()) {
+    switch (fork()) {
     case -1:
         close(ends[0]);
         close(ends[1]);
