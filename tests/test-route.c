@@ -435,9 +435,13 @@ static void a_full_store_refuses_and_says_so(void **state)
     assert_true(count(&r->memory.board->refusals.store_full) > 0);
     rig_begin(r, publisher);
     add_confirmed(r, 1, "t");
+    rig_add_text(r, WIRE_SUBSCRIBE, 0, 2, "t");
+    rig_add_text(r, WIRE_UNSUBSCRIBE, 0, 3, "t");
     rig_send(r);
     rig_turn(r);
-    expect_answer(r, publisher, WIRE_C_STORE_FULL, 1, 1); /* room for answers was kept */
+    expect_answer(r, publisher, WIRE_C_STORE_FULL, 2, 1); /* room for answers was kept */
+    expect_answer(r, publisher, WIRE_C_NOT_SUBSCRIBED, 3, 1);
+    expect_answer(r, publisher, WIRE_C_STORE_FULL, 1, 1);
     expect_sound(r);
     rig_drain(r, sleeper);
     assert_int_equal(expect_teardown((void **)&r), 0);
