@@ -243,6 +243,11 @@ static void an_unconfirmed_message_is_named_by_its_line(void **state)
     }
     expect_err(&pub, "mqpub: line 2: ");
     expect_one_line(&pub);
+    /* It is said when the input pauses, and not only at its end. */
+    TOOL(&pub, "mqpub", "-t", "another", "-l", "-r", "--confirm");
+    tool_feed(&pub, line, sizeof line);
+    PATIENCE_UNTIL(strstr(tool_err(&pub), "mqpub: line 1: ") != NULL);
+    assert_int_equal(tool_wait(&pub), 1);
 }
 
 static void an_interrupted_mqpub_sends_what_it_gathered_and_dies_of_the_signal(void **state)

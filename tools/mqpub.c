@@ -102,8 +102,8 @@ struct publisher {
     struct mqc_publication publication;
     uint64_t published; /* handed to the library */
     uint64_t bytes;
-    uint64_t refused;
-    bool timed_out;
+    uint64_t refused;   /* or not answered */
+    uint64_t timed_out; /* among them: not in time */
     struct confirms confirms;
     struct timespec began;
     double progress_said; /* seconds after `began`; 0: never */
@@ -247,13 +247,18 @@ static void say_summary(struct publisher *p)
     double elapsed = seconds_since(&p->began);
 
     end_progress(p);
-    if (p->arguments->verbose && !p->arguments->quiet)
-        warnx("%llu message%s, %llu bytes, in %.3f s (%.0f/s)%s", (unsigned long long)p->published,
-              p->published == 1 ? "" : "s", (unsigned long long)p->bytes, elapsed,
-              (double)p->published / elapsed, p->arguments->confirm ? ", confirmed" : "");
+    if (p->refused > REFUSALS_SAID)
+        warnx("and %llu more", (unsigned long long)(p->refused - REFUSALS_SAID));
+    if (!p->arguments->verbose || p->arguments->quiet)
+        return;
+    warnx("%llu message%s, %llu bytes, in %.3f s (%.0f/s)", (unsigned long long)p->published,
+          p->published == 1 ? "" : "s", (unsigned long long)p->bytes, elapsed,
+          (double)p->published / elapsed);
+    if (p->refused > 0)
+        warnx("%llu of them failed", (unsigned long long)p->refused);
 }
 
-/* ": 12 messages were published before" */
+/* Goes behind what went wrong. */
 static const char *before(const struct publisher *p)
 {
     static char text[64];
@@ -273,8 +278,7 @@ static const char *before(const struct publisher *p)
 static void note_refusal(struct publisher *p, uint64_t ordinal, int r)
 {
     end_progress(p);
-    if (r == -ETIMEDOUT)
-        p->timed_out = true;
+    p->timed_out += r == -ETIMEDOUT;
     if (++p->refused > REFUSALS_SAID)
         return;
     if (p->arguments->source == SOURCE_LINES)
@@ -302,6 +306,14 @@ static int settle(struct publisher *p, unsigned most)
         open->n--;
     }
     return 0;
+}
+
+/* Send what is gathered, and hear what became of it. */
+static int complete(struct publisher *p)
+{
+    int r = mqc_flush(p->client);
+
+    return r == 0 ? settle(p, 0) : r;
 }
 
 static int keep_confirm(struct publisher *p, int64_t number)
@@ -381,14 +393,12 @@ static int publish(struct publisher *p, const void *payload, size_t size)
     return r > 0 ? keep_confirm(p, r) : 0;
 }
 
-/* Send what is gathered, and let `nanoseconds` go by. */
-static int pause_for(struct publisher *p, uint64_t nanoseconds)
+/* The pause between two messages, with nothing left to send. */
+static int pause_between(struct publisher *p)
 {
-    int r = mqc_flush(p->client);
+    int r = complete(p);
 
-    if (r == 0)
-        r = interrupt_poll(NULL, 0, options_milliseconds(nanoseconds));
-    return r;
+    return r == 0 ? interrupt_poll(NULL, 0, options_milliseconds(p->arguments->interval)) : r;
 }
 
 static int publish_repeatedly(struct publisher *p, const void *payload, size_t size)
@@ -398,7 +408,7 @@ static int publish_repeatedly(struct publisher *p, const void *payload, size_t s
 
     for (uint64_t i = 0; i < repeat && r == 0; i++) {
         if (i > 0 && p->arguments->interval > 0)
-            r = pause_for(p, p->arguments->interval);
+            r = pause_between(p);
         if (r == 0)
             r = interrupt_seen() ? -EINTR : publish(p, payload, size);
     }
@@ -448,7 +458,7 @@ static int refill(struct publisher *p, struct lines *lines)
     struct pollfd fd = {.fd = lines->fd, .events = POLLIN};
     int r = interrupt_poll(&fd, 1, 0);
 
-    if (r == 0 && (r = mqc_flush(p->client)) == 0)
+    if (r == 0 && (r = complete(p)) == 0)
         r = interrupt_poll(&fd, 1, -1);
     if (r < 0)
         return r;
@@ -462,11 +472,9 @@ static int refill(struct publisher *p, struct lines *lines)
 
 static _Noreturn void fail_long_line(struct publisher *p, const struct lines *lines)
 {
-    int r = mqc_flush(p->client);
+    int r = complete(p);
 
     end_progress(p);
-    if (r == 0)
-        r = settle(p, 0);
     mqc_close(p->client);
     errx(EXIT_FAILURE,
          "line %llu is longer than the %zu bytes that fit a message to this topic; %s%s",
@@ -493,7 +501,7 @@ static int publish_lines(struct publisher *p, size_t limit)
         if (outcome != LINES_OK)
             continue;
         if (p->published > 0 && p->arguments->interval > 0)
-            r = pause_for(p, p->arguments->interval);
+            r = pause_between(p);
         if (r == 0)
             r = interrupt_seen() ? -EINTR : publish(p, line, size);
         say_progress(p);
@@ -534,36 +542,38 @@ static int open_source(const struct arguments *arguments)
     return fd;
 }
 
-/* All is handed over, or something went wrong (`r`): send what is gathered, hear what became of it,
- * say goodbye. Returns the exit status. */
-static int finish(struct publisher *p, int r)
+/* It is no use to go on: the library has just said why. What was published before goes out if it
+ * can. */
+static _Noreturn void fail(struct publisher *p)
 {
-    char sentence[512] = "";
-    int r2;
+    char why[512];
 
-    if (r < 0 && r != -EINTR)
-        snprintf(sentence, sizeof sentence, "%s; %s", mqc_last_error(), before(p));
-    r2 = mqc_flush(p->client);
-    if (r2 == 0)
-        r2 = settle(p, 0);
-    if (r2 < 0 && r >= 0)
-        snprintf(sentence, sizeof sentence, "%s; not all of %llu messages were sent",
-                 mqc_last_error(), (unsigned long long)p->published);
+    snprintf(why, sizeof why, "%s", mqc_last_error());
+    complete(p);
     mqc_close(p->client);
     end_progress(p);
+    errx(EXIT_FAILURE, "%s; %s", why, before(p));
+}
+
+/* All is handed over, or we were interrupted (`r` is -EINTR). Returns the exit status. */
+static int finish(struct publisher *p, int r)
+{
+    if (complete(p) < 0) {
+        end_progress(p);
+        errx(EXIT_FAILURE, "%s; not all of %llu messages were sent", mqc_last_error(),
+             (unsigned long long)p->published);
+    }
+    mqc_close(p->client);
     if (r == -EINTR) {
+        end_progress(p);
         if (!p->arguments->quiet)
             warnx("interrupted; %s", before(p));
         interrupt_die();
     }
-    if (p->refused > REFUSALS_SAID)
-        warnx("and %llu more", (unsigned long long)(p->refused - REFUSALS_SAID));
-    if (sentence[0] != '\0')
-        errx(EXIT_FAILURE, "%s", sentence);
     say_summary(p);
-    if (p->refused > 0)
-        return p->timed_out ? OPTIONS_EXIT_TIMEOUT : EXIT_FAILURE;
-    return EXIT_SUCCESS;
+    if (p->refused > p->timed_out)
+        return EXIT_FAILURE;
+    return p->timed_out > 0 ? OPTIONS_EXIT_TIMEOUT : EXIT_SUCCESS;
 }
 
 int main(int argc, char **argv)
@@ -572,7 +582,7 @@ int main(int argc, char **argv)
         .repeat = 1, .wait_ms = DEFAULT_WAIT_MS, .publication.priority = MQC_DEFAULT_PRIORITY};
     struct options options;
     static struct publisher publisher;
-    int fd;
+    int fd, r;
 
     options_begin(&options, &program, argc, argv);
     for (int key; (key = options_next(&options)) != -1;)
@@ -585,5 +595,8 @@ int main(int argc, char **argv)
     publisher.arguments = &arguments;
     publisher.publication = arguments.publication;
     clock_gettime(CLOCK_MONOTONIC, &publisher.began);
-    return finish(&publisher, publish_source(&publisher, fd));
+    r = publish_source(&publisher, fd);
+    if (r < 0 && r != -EINTR)
+        fail(&publisher);
+    return finish(&publisher, r);
 }

@@ -170,7 +170,7 @@ static const char *check_sentence(int outcome, const struct board_header *board)
             sentence, sizeof sentence,
             "its board has layout %u, and this mqstat knows layout %u: use the mqstat that came "
             "with that broker",
-            board->layout, BOARD_LAYOUT);
+            board->layout, (unsigned)BOARD_LAYOUT);
         return sentence;
     case BOARD_E_MAGIC:
         return "what has the name of its board is something else";
