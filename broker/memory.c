@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -58,13 +59,18 @@ static void say_held(const struct memory *m)
                   m->instance);
 }
 
+/* `owner` (uid_t)-1: another user, who does not let us look. */
 static int check_owner(const char *name, uid_t owner)
 {
+    char user[32] = "another user";
+
     if (owner == geteuid())
         return 0;
-    log_error("%s belongs to user %u, not to the broker's user %u: remove it, or choose another "
-              "name with --instance",
-              name, (unsigned)owner, (unsigned)geteuid());
+    if (owner != (uid_t)-1)
+        snprintf(user, sizeof(user), "user %u", (unsigned)owner);
+    log_error("%s belongs to %s, not to the broker's user %u: remove it, or choose another name "
+              "with --instance",
+              name, user, (unsigned)geteuid());
     return -EACCES;
 }
 
@@ -84,16 +90,20 @@ static int lock(struct memory *m, const char *name)
 }
 
 /* A ledger without a byte: its broker died while it made it, or is just making it. In the first
- * case nobody holds its lock. */
+ * case nobody holds its lock. If it is not ours, somebody else took the name. */
 static int remove_unborn(const char *name)
 {
     int fd = shm_open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    struct stat st;
+    int r = -EAGAIN;
 
-    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+    if (fd >= 0 && fstat(fd, &st) == 0 && st.st_uid != geteuid())
+        r = -EACCES;
+    else if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
         shm_unlink(name);
     if (fd >= 0)
         close(fd);
-    return -EAGAIN;
+    return r;
 }
 
 /* Open the ledger or create it, and lock it. */
