@@ -65,7 +65,7 @@ bool daemon_said(const struct daemon *d, const char *words);
 /* How often? */
 unsigned daemon_said_times(const struct daemon *d, const char *words);
 
-/* What it shows. Valid until the end of the test, whatever becomes of the broker. */
+/* What it shows. Valid until it is started again, whatever becomes of the broker. */
 const struct board_header *daemon_board(const struct daemon *d);
 
 /* Its rows that are not free. */
