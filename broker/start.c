@@ -79,8 +79,11 @@ static int index_reference(struct engine *e, uint32_t slot)
     if (!store_has_cell(r))
         return 0;
     f = kept_frame(e, slot);
-    if (ref_state(r) == REF_FILTER)
+    if (ref_state(r) == REF_FILTER) {
+        /* Of two the younger holds: the landing that renewed it is about to end the older. */
+        filters_remove(&e->filters, f.text, f.text_size, ref_owner(r));
         return filters_add(&e->filters, f.text, f.text_size, ref_owner(r), slot) < 0 ? -ENOMEM : 0;
+    }
     if (f.text_size == 0) {
         engine_cell(e, slot)->topic = e->board->n_topics - 1;
         return 0;
