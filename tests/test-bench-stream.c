@@ -13,8 +13,6 @@
 
 enum { SIZE = 40 };
 
-static const struct bench_mode mode = {.name = "test", .seconds = 1};
-
 static struct tally tally;
 
 static int two_senders(void **state)
@@ -147,7 +145,7 @@ static void a_count_is_measured_after_a_fifth_for_warming_up(void **state)
     uint64_t total;
 
     (void)state;
-    stream_begin(&stream, &options, &mode, 0);
+    stream_begin(&stream, &options, 0);
     assert_int_equal(run_out(&stream, &total), 50);
     assert_int_equal(total, 60);
 }
@@ -159,7 +157,7 @@ static void a_count_of_one_is_one_message(void **state)
     uint64_t total;
 
     (void)state;
-    stream_begin(&stream, &options, &mode, 0);
+    stream_begin(&stream, &options, 0);
     assert_int_equal(run_out(&stream, &total), 1);
     assert_int_equal(total, 1);
 }
@@ -171,7 +169,7 @@ static void warming_up_for_a_count_is_bounded(void **state)
     uint64_t total;
 
     (void)state;
-    stream_begin(&stream, &options, &mode, 0);
+    stream_begin(&stream, &options, 0);
     assert_int_equal(run_out(&stream, &total), 1000000);
     assert_int_equal(total, 1020000);
 }
@@ -182,7 +180,7 @@ static void a_duration_ends_after_a_fifth_and_itself(void **state)
     struct stream stream;
 
     (void)state;
-    stream_begin(&stream, &options, &mode, 0);
+    stream_begin(&stream, &options, 0);
     stream_next(&stream, stream.began + 1999999999);
     assert_false(stream.measuring);
     stream_next(&stream, stream.began + 2000000000);

@@ -144,7 +144,7 @@ static int pinger(struct crew_place *place, const void *context)
     int r = carrier_join(&end, &run->carrier, CARRIER_SEND | CARRIER_RECEIVE, CHANNEL_BACK);
     if (r == 0) {
         crew_ready(place);
-        stream_begin(&stream, run->options, &bench_latency, 0);
+        stream_begin(&stream, run->options, 0);
         r = ping_all(&end, run, payload, &stream, place->result);
     }
     carrier_leave(&end);
@@ -235,6 +235,7 @@ const struct bench_mode bench_latency = {
     .name = "latency",
     .purpose = "time of a round trip between two clients, sleeping and looking again",
     .seconds = 1,
+    .size = 64,
     .note = "broker ns: its processor time a round trip; over bare queues it is the relay's. "
             "switches: context switches.",
     .ways = ways,

@@ -170,7 +170,7 @@ static int sender(struct crew_place *place, const void *context)
         crew_ready(place);
     }
     if (r == 0 && urgent) {
-        stream_begin(&stream, run->options, &bench_priority, place->index);
+        stream_begin(&stream, run->options, place->index);
         r = send_urgent(&end, run, payload, &stream);
         crew_stop(place);
     } else if (r == 0) {
@@ -313,6 +313,7 @@ const struct bench_mode bench_priority = {
     .name = "priority",
     .purpose = "time of urgent messages while others flood (--publishers), and without them",
     .seconds = 1,
+    .size = 64,
     .publishers = 8,
     .batches = true,
     .ways = ways,

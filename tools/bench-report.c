@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -20,6 +21,11 @@ enum {
 };
 
 /* ---- the table ---- */
+
+static bool is_column(const struct bench_mode *mode, size_t figure)
+{
+    return mode->figures[figure].heading != NULL && (mode->json_only >> figure & 1) == 0;
+}
 
 /* 1234567.8 as "1,234,567.8". */
 static void write_number(char out[CELL_SIZE], double value, int decimals)
@@ -76,7 +82,7 @@ static void print_rows(const struct bench_result *result, FILE *out)
 
     fprintf(out, "%-*s", names, "");
     for (size_t f = 0; f < mode->n_figures; f++) {
-        if (mode->figures[f].heading != NULL) {
+        if (is_column(mode, f)) {
             widths[f] = column_width(result, f);
             fprintf(out, "%*s", widths[f], mode->figures[f].heading);
         }
@@ -87,7 +93,7 @@ static void print_rows(const struct bench_result *result, FILE *out)
         for (size_t f = 0; f < mode->n_figures; f++) {
             char cell[CELL_SIZE];
 
-            if (mode->figures[f].heading != NULL) {
+            if (is_column(mode, f)) {
                 write_number(cell, result->rows[i].figures[f], mode->figures[f].decimals);
                 fprintf(out, "%*s", widths[f], cell);
             }
@@ -111,11 +117,7 @@ static void print_ratios(const struct bench_result *result, FILE *out)
 static void print_length(const struct bench_result *result, FILE *out)
 {
     const struct bench_options *options = result->options;
-    double seconds = options->seconds;
 
-    if (seconds <= 0 && options->count == 0) {
-        seconds = result->mode->seconds;
-    }
     if (options->repeat > 1) {
         fprintf(out, "Medians of %u runs of ", options->repeat);
     } else {
@@ -124,8 +126,8 @@ static void print_length(const struct bench_result *result, FILE *out)
     if (options->count > 0) {
         fprintf(out, "%llu messages", (unsigned long long)options->count);
     }
-    if (seconds > 0) {
-        fprintf(out, "%s%g s", options->count > 0 ? " or " : "", seconds);
+    if (options->seconds > 0) {
+        fprintf(out, "%s%g s", options->count > 0 ? " or " : "", options->seconds);
     }
     fputs(options->repeat > 1 ? ", taken in turn" : "", out);
 }

@@ -27,14 +27,10 @@ struct tally_sender {
 
 /* ---- sending ---- */
 
-void stream_begin(struct stream *stream, const struct bench_options *options,
-                  const struct bench_mode *mode, unsigned sender)
+void stream_begin(struct stream *stream, const struct bench_options *options, unsigned sender)
 {
     double seconds = options->seconds;
 
-    if (seconds <= 0 && options->count == 0) {
-        seconds = mode->seconds;
-    }
     *stream = (struct stream){
         .count = options->count > 0 ? options->count : UINT64_MAX,
         .duration = seconds > 0 ? (uint64_t)(seconds * 1e9) : UINT64_MAX,

@@ -35,10 +35,8 @@ struct stream {
 };
 
 struct bench_options;
-struct bench_mode;
 
-void stream_begin(struct stream *stream, const struct bench_options *options,
-                  const struct bench_mode *mode, unsigned sender);
+void stream_begin(struct stream *stream, const struct bench_options *options, unsigned sender);
 
 /* One that goes on, without being measured, until it is cut. */
 void stream_begin_endless(struct stream *stream, unsigned sender);

@@ -37,11 +37,11 @@ enum bench_wait {
 
 /* What was asked for. A run's warm-up comes on top of its count and seconds. */
 struct bench_options {
-    size_t size;             /* bytes of a payload */
-    uint64_t count;          /* messages or round trips of a run; 0: as many as there is time for */
-    double seconds;          /* of a run; 0: no limit if there is a count, else the mode's own */
-    unsigned publishers;     /* 0: the mode's own number */
-    unsigned subscribers;    /* likewise */
+    size_t size;    /* bytes of a payload */
+    uint64_t count; /* messages or round trips of a run; 0: as many as there is time for */
+    double seconds; /* of a run; 0: as long as the count takes */
+    unsigned publishers;
+    unsigned subscribers;
     enum bench_choice batch; /* unsaid: both */
     enum bench_wait wait;    /* as usual: as the mode likes */
     unsigned poll_usec;      /* how long to look again; 0: the default */
@@ -61,7 +61,7 @@ enum bench_fold {
 
 struct bench_figure {
     const char *key;     /* in JSON, with its unit */
-    const char *heading; /* of its column; NULL: only in JSON */
+    const char *heading; /* of its column; NULL: in JSON only, in all modes */
     int decimals;        /* in the table */
     enum bench_fold fold;
 };
@@ -85,16 +85,18 @@ struct bench_ratio {
 
 struct bench_mode {
     const char *name;
-    const char *purpose;  /* for the help: a phrase */
-    double seconds;       /* of a run, if nothing is said */
-    unsigned publishers;  /* if nothing is said; 0: a fixed cast, the option is refused */
-    unsigned subscribers; /* likewise */
-    const char *note;     /* under the table; or NULL */
-    bool batches;         /* takes --batch and --no-batch */
+    const char *purpose; /* for the help: a phrase */
+    double seconds;      /* of a run, if nothing is said */
+    size_t size;         /* likewise, of a payload */
+    unsigned publishers; /* likewise; 0: a fixed cast, the option is refused */
+    unsigned subscribers;
+    const char *note; /* under the table; or NULL */
+    bool batches;     /* takes --batch and --no-batch */
     const struct bench_way *ways;
     size_t n_ways;
     const struct bench_figure *figures;
     size_t n_figures;
+    uint32_t json_only; /* a bit for each figure that has a heading but is no column here */
     const struct bench_ratio *ratios;
     size_t n_ratios;
     /* Say in a sentence what a run does. */

@@ -89,12 +89,23 @@ static const struct bench_mode *find_mode(const struct options *options, const c
     options_usage(options, "there is no mode \"%s\"", name);
 }
 
+static size_t payload_size(const struct options *options)
+{
+    uint64_t size = options_size(options);
+
+    if (size < sizeof(struct stream_head)) {
+        options_usage(options, "--size must be at least %zu: each message is numbered",
+                      sizeof(struct stream_head));
+    }
+    return (size_t)size;
+}
+
 static void take_option(const struct options *options, int key, struct bench_options *bench,
                         bool *json)
 {
     switch (key) {
     case 's':
-        bench->size = (size_t)options_size(options);
+        bench->size = payload_size(options);
         break;
     case 'n':
         bench->count = options_number(options, 1, UINT32_MAX / 2);
@@ -156,10 +167,10 @@ static void suit_mode(const struct options *options, const struct bench_mode *mo
     if (bench->batch != BENCH_UNSAID && !mode->batches) {
         options_usage(options, "--batch and --no-batch have no meaning for %s", mode->name);
     }
-    if (bench->size < sizeof(struct stream_head)) {
-        options_usage(options, "--size must be at least %zu: each message is numbered",
-                      sizeof(struct stream_head));
+    if (bench->seconds <= 0 && bench->count == 0) {
+        bench->seconds = mode->seconds;
     }
+    bench->size = bench->size > 0 ? bench->size : mode->size;
     bench->publishers = bench->publishers > 0 ? bench->publishers : mode->publishers;
     bench->subscribers = bench->subscribers > 0 ? bench->subscribers : mode->subscribers;
     bench->instance = options->instance;
@@ -212,7 +223,6 @@ static int measure(const struct bench_mode *mode, const struct bench_options *op
 int main(int argc, char **argv)
 {
     struct bench_options bench = {
-        .size = 64,
         .batch = BENCH_UNSAID,
         .broker_poll_usec = BENCH_UNSAID,
         .repeat = 5,
