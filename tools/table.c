@@ -122,8 +122,8 @@ static void put_words(const struct snapshot *now, const struct snapshot *before,
         if (value == 0)
             continue;
         snprintf(key, sizeof key, "%s%s", lead, fields->key);
-        fprintf(out, "  %-24s", key);
-        put_number(out, 18, value);
+        fprintf(out, "  %-22s", key);
+        put_number(out, 15, value);
         put_rate(out, 14, now, before, value,
                  before != NULL ? snapshot_word(earlier_words, fields) : 0);
         fprintf(out, "  %s\n", fields->sentence);
@@ -145,22 +145,22 @@ static void put_totals(const struct snapshot *now, const struct snapshot *before
 
 static void put_priorities(const struct snapshot *now, const struct snapshot *before, FILE *out)
 {
-    fprintf(out, "\nPriorities%8s%16s%12s%12s%10s%10s%10s%s\n", "in", "out", "waiting", "dropped",
-            "p50", "p99", "max", before != NULL ? "           out/s" : "");
+    fprintf(out, "\nPriorities%6s%14s%9s%9s%9s%9s%9s%s\n", "in", "out", "waiting", "dropped", "p50",
+            "p99", "max", before != NULL ? "         out/s" : "");
     for (int i = WIRE_LEVELS - 1; i >= 0; i--) {
         const struct snapshot_priority *priority = &now->priorities[i];
 
         if (!snapshot_priority_used(priority))
             continue;
         fprintf(out, "  %2d", i);
-        put_number(out, 14, priority->words.in);
-        put_number(out, 16, priority->words.out);
-        put_number(out, 12, priority->words.waiting);
-        put_number(out, 12, sum(snapshot_drops_fields, &priority->drops));
-        put_bound(out, 10, snapshot_wait_bound(priority->wait, 500));
-        put_bound(out, 10, snapshot_wait_bound(priority->wait, 990));
-        put_bound(out, 10, snapshot_wait_bound(priority->wait, 1000));
-        put_rate(out, 16, now, before, priority->words.out,
+        put_number(out, 12, priority->words.in);
+        put_number(out, 14, priority->words.out);
+        put_number(out, 9, priority->words.waiting);
+        put_number(out, 9, sum(snapshot_drops_fields, &priority->drops));
+        put_bound(out, 9, snapshot_wait_bound(priority->wait, 500));
+        put_bound(out, 9, snapshot_wait_bound(priority->wait, 990));
+        put_bound(out, 9, snapshot_wait_bound(priority->wait, 1000));
+        put_rate(out, 14, now, before, priority->words.out,
                  before != NULL ? before->priorities[i].words.out : 0);
         fputc('\n', out);
     }
@@ -199,14 +199,14 @@ static void put_client(const struct snapshot *now, const struct snapshot *before
 {
     const struct snapshot_client *earlier = earlier_client(before, client);
 
-    fprintf(out, "  %5u%9u", client->session, client->info.pid);
-    put_number(out, 14, client->words.in);
-    put_number(out, 14, client->words.out);
-    put_number(out, 10, client->words.waiting);
-    put_number(out, 9, client->words.missed);
-    put_number(out, 9, sum(snapshot_refusals_fields, &client->refusals));
-    fprintf(out, "%5u/%-3u", client->queue.standing, client->queue.depth);
-    put_number(out, 5, client->words.subscriptions);
+    fprintf(out, "  %5u%8u", client->session, client->info.pid);
+    put_number(out, 12, client->words.in);
+    put_number(out, 12, client->words.out);
+    put_number(out, 9, client->words.waiting);
+    put_number(out, 8, client->words.missed);
+    put_number(out, 8, sum(snapshot_refusals_fields, &client->refusals));
+    fprintf(out, "%4u/%-3u", client->queue.standing, client->queue.depth);
+    put_number(out, 4, client->words.subscriptions);
     if (before != NULL) {
         fprintf(out, "%*s", earlier == NULL ? 28 : 0, "");
         put_rate(out, 14, now, earlier != NULL ? before : NULL, client->words.in,
@@ -225,8 +225,8 @@ static void put_client(const struct snapshot *now, const struct snapshot *before
 
 static void put_clients(const struct snapshot *now, const struct snapshot *before, FILE *out)
 {
-    fprintf(out, "\nClients%9s%14s%14s%10s%9s%9s%9s%5s%s  name\n", "pid", "in", "out", "waiting",
-            "missed", "refused", "queue  ", "subs",
+    fprintf(out, "\nClients%8s%12s%12s%9s%8s%8s%8s%4s%s  name\n", "pid", "in", "out", "waiting",
+            "missed", "refused", "queue ", "subs",
             before != NULL ? "          in/s         out/s" : "");
     for (size_t i = 0; i < now->n_clients; i++)
         put_client(now, before, &now->clients[i], out);
@@ -241,10 +241,10 @@ static void put_topic(const struct snapshot *now, const struct snapshot *before,
     if (before != NULL && i < before->n_topics && strcmp(before->topics[i].name, topic->name) == 0)
         earlier = &before->topics[i];
     put_number(out, 16, topic->words.in);
-    put_number(out, 16, topic->words.out);
-    put_number(out, 10, topic->words.waiting);
-    put_number(out, 10, sum(snapshot_drops_fields, &topic->drops));
-    put_number(out, 12, topic->words.unmatched);
+    put_number(out, 14, topic->words.out);
+    put_number(out, 9, topic->words.waiting);
+    put_number(out, 9, sum(snapshot_drops_fields, &topic->drops));
+    put_number(out, 11, topic->words.unmatched);
     if (before != NULL) {
         fprintf(out, "%*s", earlier == NULL ? 14 : 0, "");
         put_rate(out, 14, now, earlier != NULL ? before : NULL, topic->words.in,
@@ -260,7 +260,7 @@ static void put_topic(const struct snapshot *now, const struct snapshot *before,
 
 static void put_topics(const struct snapshot *now, const struct snapshot *before, FILE *out)
 {
-    fprintf(out, "\nTopics%10s%16s%10s%10s%12s%s  topic\n", "in", "out", "waiting", "dropped",
+    fprintf(out, "\nTopics%10s%14s%9s%9s%11s%s  topic\n", "in", "out", "waiting", "dropped",
             "unmatched", before != NULL ? "          in/s" : "");
     for (size_t i = 0; i < now->n_topics; i++)
         put_topic(now, before, i, out);
@@ -268,8 +268,8 @@ static void put_topics(const struct snapshot *now, const struct snapshot *before
 
 static void put_limit(FILE *out, const char *what, uint64_t used, uint64_t most, const char *unit)
 {
-    fprintf(out, "  %-24s", what);
-    put_number(out, 18, used);
+    fprintf(out, "  %-22s", what);
+    put_number(out, 15, used);
     fputs(" of ", out);
     put_number(out, 14, most);
     fprintf(out, "  %s\n", unit);
@@ -284,11 +284,12 @@ static void put_limits(const struct snapshot *now, FILE *out)
     put_limit(out, "kernel queue memory", limits->queue_bytes_used, limits->queue_bytes_limit,
               "bytes (RLIMIT_MSGQUEUE)");
     put_limit(out, "message memory", limits->cells_used, limits->cells_max, "cells of 256 bytes");
-    put_limit(out, "references", limits->references_used, limits->references_max, "");
+    put_limit(out, "references", limits->references_used, limits->references_max,
+              "deliveries and subscriptions");
     put_limit(out, "retained messages", limits->retained_bytes, limits->retained_max, "bytes");
     put_limit(out, "topics watched", limits->topics, limits->topics_max, "rows");
-    fprintf(out, "  %-24s", "subscriptions");
-    put_number(out, 18, limits->subscriptions);
+    fprintf(out, "  %-22s", "subscriptions");
+    put_number(out, 15, limits->subscriptions);
     fputc('\n', out);
 }
 
