@@ -143,39 +143,68 @@ void client_ring(struct mqc *c)
 
 /* ---- Waiting ---- */
 
-static bool worth_looking(struct mqc *c)
+static bool worth_looking(const struct mqc *c, struct patience *p)
 {
     if (c->poll_ns == 0)
         return false;
-    if (c->poll_credit > 0)
+    if (p->credit > 0)
         return true;
-    if (++c->poll_skipped < SKIP_MAX)
+    if (++p->skipped < SKIP_MAX)
         return false;
-    c->poll_skipped = 0;
+    p->skipped = 0;
     return true;
+}
+
+/* Keep in mind how it went. */
+static bool looked(struct patience *p, bool paid)
+{
+    if (paid)
+        p->credit = CREDIT_MAX;
+    else if (p->credit > 0)
+        p->credit--;
+    return paid;
+}
+
+static uint64_t look_until(const struct mqc *c, uint64_t deadline)
+{
+    uint64_t now = client_monotonic();
+
+    return deadline > now && deadline - now < c->poll_ns ? deadline : now + c->poll_ns;
 }
 
 /* True: the board says that something stands. */
 static bool look_again(struct mqc *c, uint64_t deadline)
 {
-    uint64_t now, until;
+    uint64_t until;
 
     if (!session_quiet(&c->session))
         return true;
-    if (!worth_looking(c))
+    if (!worth_looking(c, &c->to_read))
         return false;
-    now = client_monotonic();
-    until = deadline - now < c->poll_ns ? deadline : now + c->poll_ns;
+    until = look_until(c, deadline);
     while (client_monotonic() < until) {
         sched_yield();
-        if (!session_quiet(&c->session)) {
-            c->poll_credit = CREDIT_MAX;
-            return true;
-        }
+        if (!session_quiet(&c->session))
+            return looked(&c->to_read, true);
     }
-    if (c->poll_credit > 0)
-        c->poll_credit--;
-    return false;
+    return looked(&c->to_read, false);
+}
+
+/* True: half of the queue is free. To sleep on a full one costs a wake-up for each place that gets
+ * free: its sender is handed that one place, fills it, and sleeps again. */
+static bool look_for_room(struct mqc *c, const struct queue *q, uint64_t deadline)
+{
+    uint64_t until;
+
+    if (!worth_looking(c, &c->to_send))
+        return false;
+    until = look_until(c, deadline);
+    while (client_monotonic() < until) {
+        sched_yield();
+        if (queue_standing(q) <= (int)q->depth / 2)
+            return looked(&c->to_send, true);
+    }
+    return looked(&c->to_send, false);
 }
 
 /* Sleep on the reply queue, no longer than a slice. */
@@ -267,9 +296,14 @@ static int send_patiently(struct mqc *c, const struct queue *q,
                           const struct session_envelope *envelope, uint64_t deadline)
 {
     int slice;
+    int r = c->poll_ns == 0 ? -EAGAIN
+                            : queue_try_send(q, envelope->bytes, envelope->size, envelope->level);
 
+    if (r != -EAGAIN)
+        return r;
+    look_for_room(c, q, deadline);
     while ((slice = send_slice(deadline)) > 0) {
-        int r = queue_send_within(q, envelope->bytes, envelope->size, envelope->level, slice);
+        r = queue_send_within(q, envelope->bytes, envelope->size, envelope->level, slice);
 
         if (r == -EAGAIN)
             r = look_around(c);

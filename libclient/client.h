@@ -20,6 +20,12 @@
 
 #define CLIENT_FOREVER UINT64_MAX
 
+/* Has looking again before a sleep been paying? */
+struct patience {
+    unsigned credit;  /* while it is above 0 */
+    unsigned skipped; /* waits since it stopped paying */
+};
+
 struct mqc {
     struct session session;
     struct segment segment; /* the board, mapped read-only */
@@ -31,9 +37,9 @@ struct mqc {
     bool publish_only;
 
     /* Looking again before sleeping. */
-    uint64_t poll_ns;      /* for so long; 0: never */
-    unsigned poll_credit;  /* while it is above 0, it has been paying */
-    unsigned poll_skipped; /* waits since it stopped paying */
+    uint64_t poll_ns;        /* for so long; 0: never */
+    struct patience to_read; /* whether looking again has been paying, for what comes */
+    struct patience to_send; /* … and for room in a request queue */
 
     /* The caller's descriptor, rule P10. -1: not asked for. */
     int epoll_fd;
