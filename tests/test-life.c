@@ -613,6 +613,10 @@ static void what_waits_waits_in_the_same_order(void **state)
     uint16_t a = subscriber(r, "a", "t");
     char payload[8];
 
+    for (int i = 0; i < 60; i++)
+        rig_publish(r, a, 5, "t", "x");
+    rig_turn(r);
+    rig_drain(r, a); /* their slots are free, and come back in another order */
     block(r, a);
     for (int i = 0; i < 60; i++) {
         snprintf(payload, sizeof(payload), "%d", i);
