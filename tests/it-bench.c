@@ -286,6 +286,60 @@ static void every_subscriber_gets_the_messages_of_every_publisher(void **state)
     json_decref(whole);
 }
 
+/* The ways that these share with throughput. */
+static void expect_flow(const json_t *whole, double published, double received)
+{
+    static const char *const keys[] = {"broker_batched", "bare_batched", "broker_single",
+                                       "bare_single"};
+
+    assert_int_equal(json_array_size(json_object_get(whole, "ways")), 4);
+    for (size_t i = 0; i < 4; i++) {
+        assert_true(figure(whole, keys[i], "published") == published);
+        assert_true(figure(whole, keys[i], "received") == received);
+        assert_true(figure(whole, keys[i], "deliveries_per_second") > 0);
+    }
+    assert_true(ratio(whole, "batched_to_bare") > 0);
+    assert_true(ratio(whole, "single_to_bare") > 0);
+}
+
+static double option(const json_t *whole, const char *name)
+{
+    return json_number_value(json_object_get(json_object_get(whole, "options"), name));
+}
+
+static void fanout_reaches_eight_subscribers_with_a_kib(void **state)
+{
+    json_t *whole = FIGURES("fanout", "--count", "200", "--repeat", "1", "--baseline");
+
+    (void)state;
+    assert_true(option(whole, "size") == 1024);
+    assert_true(option(whole, "subscribers") == 8);
+    expect_flow(whole, 240, 8 * 240);
+    json_decref(whole);
+}
+
+/* Nine queues of full width are all that the default limit allows for. */
+static void bare_queues_grow_narrow_when_there_are_many(void **state)
+{
+    json_t *whole =
+        FIGURES("fanout", "--count", "50", "--repeat", "1", "--baseline", "--subscribers", "20");
+
+    (void)state;
+    expect_flow(whole, 60, 20 * 60);
+    json_decref(whole);
+}
+
+static void fanin_takes_the_messages_of_eight_publishers(void **state)
+{
+    json_t *whole = FIGURES("fanin", "--count", "200", "--repeat", "1", "--baseline");
+
+    (void)state;
+    assert_true(option(whole, "size") == 64);
+    assert_true(option(whole, "publishers") == 8);
+    expect_flow(whole, 8 * 240, 8 * 240);
+    json_decref(whole);
+}
+
 static void a_duration_ends_a_run_without_a_count(void **state)
 {
     json_t *whole = FIGURES("throughput", "--duration", "50ms", "--repeat", "1", "--no-batch");
@@ -498,6 +552,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(throughput_delivers_each_message_once_in_all_four_ways),
         cmocka_unit_test(every_subscriber_gets_the_messages_of_every_publisher),
+        cmocka_unit_test(fanout_reaches_eight_subscribers_with_a_kib),
+        cmocka_unit_test(bare_queues_grow_narrow_when_there_are_many),
+        cmocka_unit_test(fanin_takes_the_messages_of_eight_publishers),
         cmocka_unit_test(a_duration_ends_a_run_without_a_count),
         cmocka_unit_test(latency_makes_the_round_trips_it_was_asked_for),
         cmocka_unit_test(priority_loses_neither_urgent_nor_flood),

@@ -46,6 +46,16 @@ const struct bench_way flow_ways[FLOW_N_WAYS] = {
      .batch = BENCH_NO},
 };
 
+const struct bench_ratio flow_ratios[FLOW_N_RATIOS] = {
+    {"batched_to_bare", "messages/s, batched: mqbroker to bare queues", "broker_batched",
+     "bare_batched", "messages_per_second"},
+    {"single_to_bare", "messages/s, one call a message: mqbroker to bare queues", "broker_single",
+     "bare_single", "messages_per_second"},
+};
+
+const char flow_note[] = "ns: processor time a message. broker: over bare queues it is the relay. "
+                         "switches: context switches a message.";
+
 /* What the workers of a run know. */
 struct run {
     const struct bench_options *options;
@@ -68,6 +78,8 @@ struct subscribed {
     uint64_t twice;
     uint64_t disordered;
     uint64_t damaged;
+    uint64_t began; /* bench_now(), of the first measured one and of the last */
+    uint64_t ended;
     struct usage used;
     struct usage hub_used;
 };
@@ -163,6 +175,8 @@ static int receive_all(struct carrier_end *end, const struct run *run, struct ta
         .twice = tally->twice,
         .disordered = tally->disordered,
         .damaged = tally->damaged,
+        .began = from.at,
+        .ended = to.at,
         .used = usage_between(&from, &to),
         .hub_used = usage_between(&hub_from, &hub_to),
     };
@@ -191,20 +205,22 @@ static int subscriber(struct crew_place *place, const void *context)
 
 /* ---- the run ---- */
 
-/* Subscribers are the first members, but for the relay that the carrier may have added before. */
-static void add_up(const struct run *run, const struct crew *crew, unsigned first, double *out)
+static void add_subscribers(const struct run *run, const struct crew *crew, unsigned first,
+                            double *out)
 {
     double slowest = INFINITY;
+    double measured = 0;
+    uint64_t began = UINT64_MAX;
+    uint64_t ended = 0;
 
-    for (unsigned f = 0; f < FLOW_N_FIGURES; f++) {
-        out[f] = 0;
-    }
     for (unsigned i = 0; i < run->n_subscribers; i++) {
         const struct subscribed *one = crew_result(crew, first + i);
         double rate = (double)one->measured * 1e9 / (double)(one->used.at > 0 ? one->used.at : 1);
 
         slowest = rate < slowest ? rate : slowest;
-        out[FLOW_DELIVERIES_PER_SECOND] += rate;
+        measured += (double)one->measured;
+        began = one->began < began ? one->began : began;
+        ended = one->ended > ended ? one->ended : ended;
         out[FLOW_SUBSCRIBER_CPU] += usage_cpu_per(&one->used, one->measured) / run->n_subscribers;
         out[FLOW_SUBSCRIBER_SWITCHES] +=
             usage_switches_per(&one->used, one->measured) / run->n_subscribers;
@@ -218,16 +234,32 @@ static void add_up(const struct run *run, const struct crew *crew, unsigned firs
             out[FLOW_HUB_SWITCHES] = usage_switches_per(&one->hub_used, one->measured);
         }
     }
+    out[FLOW_MESSAGES_PER_SECOND] = slowest;
+    out[FLOW_MEGABYTES_PER_SECOND] = slowest * (double)run->options->size / 1e6;
+    out[FLOW_DELIVERIES_PER_SECOND] = measured * 1e9 / (double)(ended > began ? ended - began : 1);
+}
+
+static void add_publishers(const struct run *run, const struct crew *crew, unsigned first,
+                           double *out)
+{
     for (unsigned i = 0; i < run->n_publishers; i++) {
-        const struct published *one = crew_result(crew, first + run->n_subscribers + i);
+        const struct published *one = crew_result(crew, first + i);
 
         out[FLOW_PUBLISHER_CPU] += usage_cpu_per(&one->used, one->measured) / run->n_publishers;
         out[FLOW_PUBLISHER_SWITCHES] +=
             usage_switches_per(&one->used, one->measured) / run->n_publishers;
         out[FLOW_PUBLISHED] += (double)one->messages;
     }
-    out[FLOW_MESSAGES_PER_SECOND] = slowest;
-    out[FLOW_MEGABYTES_PER_SECOND] = slowest * (double)run->options->size / 1e6;
+}
+
+/* Subscribers are the first members, but for the relay that the carrier may have added before. */
+static void add_up(const struct run *run, const struct crew *crew, unsigned first, double *out)
+{
+    for (unsigned f = 0; f < FLOW_N_FIGURES; f++) {
+        out[f] = 0;
+    }
+    add_subscribers(run, crew, first, out);
+    add_publishers(run, crew, first + run->n_subscribers, out);
 }
 
 static int add_workers(struct crew *crew, const struct run *run)

@@ -13,7 +13,7 @@
 enum flow_figure {
     FLOW_MESSAGES_PER_SECOND, /* at the slowest subscriber */
     FLOW_MEGABYTES_PER_SECOND,
-    FLOW_DELIVERIES_PER_SECOND, /* at all of them together */
+    FLOW_DELIVERIES_PER_SECOND, /* to all of them, from the first to the last anywhere */
     FLOW_PUBLISHER_CPU,
     FLOW_HUB_CPU,
     FLOW_SUBSCRIBER_CPU,
@@ -32,12 +32,20 @@ enum flow_figure {
 /* For the `json_only` of a mode. */
 #define FLOW_BIT(figure) (UINT32_C(1) << (figure))
 
-enum { FLOW_N_WAYS = 4 };
+enum {
+    FLOW_N_WAYS = 4,
+    FLOW_N_RATIOS = 2,
+};
 
 extern const struct bench_figure flow_figures[FLOW_N_FIGURES];
 
 /* Batched and with one call a message, through the broker and over bare queues. */
 extern const struct bench_way flow_ways[FLOW_N_WAYS];
+
+/* Messages a second, through the broker to over bare queues. */
+extern const struct bench_ratio flow_ratios[FLOW_N_RATIOS];
+
+extern const char flow_note[];
 
 /* The `describe` and the `run` of a mode. */
 void flow_describe(const struct bench_options *options, char *out, size_t size);

@@ -1,11 +1,11 @@
 /* The baseline: a relay process between bare kernel queues.
  *
  * All senders share one request queue, each receiver has a queue of its own, all 10 deep and 8,192
- * wide like the broker's. A queue message is a head that says which channel it goes to, then
- * frames: a length and a payload each. One call a message: one frame in each. Batched: as many as
- * fit. The relay receives, looks at the head, and sends the bytes on as they are, at the priority
- * they came with: no session, no check, no matching, no store. It is what the kernel can do, and so
- * the measure of what the broker adds.
+ * wide like the broker's widest, or as wide as the user's queue memory allows for so many. A queue
+ * message is a head that says which channel it goes to, then frames: a length and a payload each.
+ * One call a message: one frame in each. Batched: as many as fit. The relay receives, looks at the
+ * head, and sends the bytes on as they are, at the priority they came with: no session, no check,
+ * no matching, no store. It is what the kernel can do, and so the measure of what the broker adds.
  *
  * The queues have no names while they are in use: they are unlinked before the first process is
  * forked, which inherits their descriptors. Nothing can be left behind, whatever dies. */
@@ -17,13 +17,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "tools/bench-carrier.h"
 
 enum {
     DEPTH = 10,
-    WIDTH = 8192,
+    WIDTH_MAX = 8192,
+    WIDTH_MIN = 256,
+    OVERHEAD = 96,  /* what the kernel charges for a message beside its bytes */
     POLL_USEC = 50, /* as the library does if nothing is said */
 };
 
@@ -40,6 +43,7 @@ struct bare_queue {
 struct bare_queues {
     struct bare_queue request;
     struct bare_queue replies[BENCH_WORKERS_MAX]; /* by receiver */
+    size_t width;                                 /* of each, bytes */
     uint64_t poll_ns;                             /* 0: sleep at once */
 };
 
@@ -52,17 +56,34 @@ struct bare_end {
     size_t in_size;
     size_t in_next; /* where the next frame begins */
     unsigned in_priority;
-    unsigned char out[WIDTH];
-    unsigned char in[WIDTH];
+    unsigned char out[WIDTH_MAX];
+    unsigned char in[WIDTH_MAX];
 };
 
 /* ---- queues ---- */
 
-static int create_queue(struct bare_queue *queue)
+/* An equal share of the user's queue memory, which the kernel charges a queue to whole, full or
+ * empty: eight receivers still have full width. */
+static size_t width_for(unsigned n_queues)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_MSGQUEUE, &limit) < 0) {
+        return WIDTH_MAX;
+    }
+
+    rlim_t message = limit.rlim_cur / n_queues / DEPTH;
+    if (message >= WIDTH_MAX + OVERHEAD) {
+        return WIDTH_MAX;
+    }
+    return message < WIDTH_MIN + OVERHEAD ? WIDTH_MIN : (size_t)message - OVERHEAD;
+}
+
+static int create_queue(struct bare_queue *queue, size_t width)
 {
     static unsigned serial;
     char name[64];
-    struct mq_attr attributes = {.mq_maxmsg = DEPTH, .mq_msgsize = WIDTH};
+    struct mq_attr attributes = {.mq_maxmsg = DEPTH, .mq_msgsize = (long)width};
 
     snprintf(name, sizeof name, "/mqbench.%ld.%u", (long)getpid(), serial++);
     queue->sleeping = mq_open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600, &attributes);
@@ -75,13 +96,13 @@ static int create_queue(struct bare_queue *queue)
     }
     switch (errno) {
     case EMFILE:
-        return bench_fail("no kernel queue memory left for bare queues of %d bytes each "
+        return bench_fail("no kernel queue memory left for bare queues of %zu bytes each "
                           "(RLIMIT_MSGQUEUE; ulimit -q): stop what holds queues, or raise it",
-                          DEPTH * (WIDTH + 96));
+                          DEPTH * (width + OVERHEAD));
     case EINVAL:
-        return bench_fail("the kernel does not allow queues of %d messages of %d bytes: raise "
+        return bench_fail("the kernel does not allow queues of %d messages of %zu bytes: raise "
                           "fs.mqueue.msg_max and fs.mqueue.msgsize_max",
-                          DEPTH, WIDTH);
+                          DEPTH, width);
     default:
         return bench_fail("cannot create a queue: %s", strerror(errno));
     }
@@ -108,7 +129,7 @@ static ssize_t receive_from(const struct bare_queue *queue, uint64_t poll_ns, vo
         uint64_t until = bench_now() + poll_ns;
 
         do {
-            size = mq_receive(queue->looking, bytes, WIDTH, priority);
+            size = mq_receive(queue->looking, bytes, WIDTH_MAX, priority);
             if (size >= 0) {
                 return size;
             }
@@ -116,7 +137,7 @@ static ssize_t receive_from(const struct bare_queue *queue, uint64_t poll_ns, vo
         } while (bench_now() < until);
     }
     do {
-        size = mq_receive(queue->sleeping, bytes, WIDTH, priority);
+        size = mq_receive(queue->sleeping, bytes, WIDTH_MAX, priority);
     } while (size < 0 && errno == EINTR);
     return size < 0 ? bench_fail("cannot receive from a bare queue: %s", strerror(errno)) : size;
 }
@@ -148,7 +169,7 @@ static int relay(struct crew_place *place, const void *context)
 {
     const struct carrier *carrier = context;
     const struct bare_queues *queues = carrier->state;
-    unsigned char bytes[WIDTH];
+    unsigned char bytes[WIDTH_MAX];
     unsigned priority;
 
     crew_ready(place);
@@ -188,16 +209,17 @@ static int queues_open(struct carrier *carrier, struct crew *crew)
         return bench_fail("out of memory");
     }
     carrier->state = queues;
+    queues->width = width_for(1 + carrier->n_receivers);
     queues->poll_ns = poll_of(carrier);
     queues->request = (struct bare_queue){-1, -1};
     for (unsigned i = 0; i < BENCH_WORKERS_MAX; i++) {
         queues->replies[i] = (struct bare_queue){-1, -1};
     }
-    if (create_queue(&queues->request) < 0) {
+    if (create_queue(&queues->request, queues->width) < 0) {
         return -1;
     }
     for (unsigned i = 0; i < carrier->n_receivers; i++) {
-        if (create_queue(&queues->replies[i]) < 0) {
+        if (create_queue(&queues->replies[i], queues->width) < 0) {
             return -1;
         }
     }
@@ -251,7 +273,7 @@ static int queues_send(struct carrier_end *end, unsigned channel, const void *by
 
     if (bare->out_size > 0 &&
         (bare->out_channel != channel || bare->out_priority != priority ||
-         sizeof length + size > WIDTH - bare->out_size) &&
+         sizeof length + size > bare->queues->width - bare->out_size) &&
         queues_flush(end) < 0) {
         return -1;
     }
@@ -300,8 +322,9 @@ static void queues_leave(struct carrier_end *end)
 
 static size_t queues_payload_max(const struct carrier_end *end)
 {
-    (void)end;
-    return WIDTH - sizeof(struct head) - sizeof(uint32_t);
+    const struct bare_end *bare = end->state;
+
+    return bare->queues->width - sizeof(struct head) - sizeof(uint32_t);
 }
 
 const struct carrier_kind carrier_queues = {

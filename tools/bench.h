@@ -121,6 +121,8 @@ struct bench_result {
 };
 
 extern const struct bench_mode bench_throughput;
+extern const struct bench_mode bench_fanout;
+extern const struct bench_mode bench_fanin;
 extern const struct bench_mode bench_latency;
 extern const struct bench_mode bench_priority;
 

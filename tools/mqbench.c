@@ -18,10 +18,7 @@
 #include "tools/options.h"
 
 static const struct bench_mode *const modes[] = {
-    &bench_throughput,
-    &bench_latency,
-    &bench_priority,
-    NULL,
+    &bench_throughput, &bench_fanout, &bench_fanin, &bench_latency, &bench_priority, NULL,
 };
 
 enum key {
@@ -37,7 +34,7 @@ enum key {
 };
 
 static const struct options_entry entries[] = {
-    {'s', "size", "BYTES", "payload of a message; 64 if not said, at least 16"},
+    {'s', "size", "BYTES", "payload of a message; 64 if not said, 1,024 for fanout; at least 16"},
     {'n', "count", "N", "messages of a run, besides those for warming up"},
     {'d', "duration", "DURATION",
      "length of a run (2s, 500ms), likewise; if a count is given too,\nwhat is reached first"},
