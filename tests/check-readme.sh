@@ -55,19 +55,21 @@ background() { # how many of our background jobs are this program
     done 2>/dev/null
     echo "$n"
 }
-serving() {
-    broker_serves && broker_subscriptions "$(background mqsub)"
+settled() { # a broker that was killed may be counted for a moment still
+    [ "$(background mqbroker)" -eq 0 ] || { broker_serves && broker_subscriptions "$(background mqsub)"; }
 }
 settle() {
-    [ "$(background mqbroker)" -eq 0 ] || broker_await "what runs in the background" serving
+    broker_await "what runs in the background" settled
 }
 finish() {
     local status=$? pid
     trap - DEBUG EXIT
     for pid in $(jobs -pr); do
         kill -TERM "$pid" || true
+        kill -CONT "$pid" || true # a stopped one does not hear the first
     done
     wait
+    mqctl cleanup --force >/dev/null || true # in case it ended between a kill and the next start
     exit "$status"
 }
 trap finish EXIT
