@@ -39,17 +39,16 @@
 #include "libclient/queue.h"
 
 enum {
-    TURN_ENVELOPES = 32, /* taken in a turn at most (P9) */
-    URGENT_IN_A_ROW = 8, /* … then one normal one, if there is one (P3) */
-    LOOK_FOR_URGENT =
-        2048,       /* bytes of normal envelopes after which the urgent queue is looked at again */
-    PAYING_MAX = 8, /* how well looking again has paid, at best */
+    TURN_ENVELOPES = 32,    /* taken in a turn at most (P9) */
+    TURN_BYTES = 24576,     /* … of normal ones: an urgent message waits for one turn (P3) */
+    URGENT_IN_A_ROW = 8,    /* then one normal envelope, if there is one (P3) */
+    LOOK_FOR_URGENT = 2048, /* bytes of normal ones between looks into the urgent queue */
+    LOOK_FOR_EVENTS = 8,    /* turns between looks at what is no request and does not press */
     LOOK_AFTER = 500000000, /* nanoseconds between looks at processes without a pidfd */
-    REALLY_SLEPT = 2000,    /* nanoseconds that a wait takes at least if it was not over at once */
-    BUSY = 20000,           /* nanoseconds away from the processor that say that others want it */
-    LOOK_FOR_EVENTS =
-        8,          /* turns between looks at what is not a request, while nothing of it presses */
-    TRY_AGAIN = 32, /* once in so many sleeps it is tried although it did not pay */
+    REALLY_SLEPT = 2000,    /* nanoseconds that a wait takes if it was not over at once */
+    BUSY = 20000,           /* nanoseconds off the processor that say that others want it */
+    PAYING_MAX = 8,         /* how well looking again has paid, at best */
+    TRY_AGAIN = 32,         /* sleeps after which it is tried although it did not pay */
 };
 
 /* A session's kernel objects. */
@@ -515,10 +514,11 @@ static unsigned take_all(struct broker *b, bool *quiet)
 {
     unsigned n = 0;
     unsigned in_a_row = 0;
+    size_t bytes = 0;
     size_t since_urgent = LOOK_FOR_URGENT; /* bytes taken since the urgent queue was seen empty */
 
     b->cut_short = true;
-    while (n < TURN_ENVELOPES) {
+    while (n < TURN_ENVELOPES && bytes < TURN_BYTES) {
         size_t size;
 
         if (since_urgent >= LOOK_FOR_URGENT && in_a_row < URGENT_IN_A_ROW) {
@@ -539,6 +539,7 @@ static unsigned take_all(struct broker *b, bool *quiet)
             break;
         }
         since_urgent += size;
+        bytes += size;
         n++;
     }
     return n;
