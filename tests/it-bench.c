@@ -340,6 +340,23 @@ static void fanin_takes_the_messages_of_eight_publishers(void **state)
     json_decref(whole);
 }
 
+static void filters_deliver_each_message_once_however_many_there_are(void **state)
+{
+    static const char *const keys[] = {"few_filters", "many_filters"};
+    json_t *whole = FIGURES("filters", "--count", "5000", "--repeat", "1", "--filters", "500");
+
+    (void)state;
+    assert_true(option(whole, "filters") == 500);
+    assert_int_equal(json_array_size(json_object_get(whole, "ways")), 2);
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(figure(whole, keys[i], "published") == 6000);
+        assert_true(figure(whole, keys[i], "received") == 6000);
+        assert_true(figure(whole, keys[i], "subscribe_ms") > 0);
+    }
+    assert_true(ratio(whole, "many_to_few") > 0);
+    json_decref(whole);
+}
+
 static void a_duration_ends_a_run_without_a_count(void **state)
 {
     json_t *whole = FIGURES("throughput", "--duration", "50ms", "--repeat", "1", "--no-batch");
@@ -405,28 +422,62 @@ static void a_table_is_printed_for_people(void **state)
 
 /* ---- a running broker ---- */
 
+static char instance[NAMES_INSTANCE_MAX + 1];
+
+static struct child start_broker(const char *config)
+{
+    char path[64];
+    int fd = memfd_create("it-bench.conf", 0); /* inherited */
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, config, strlen(config)), strlen(config));
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    snprintf(instance, sizeof instance, "it-bench-%ld", (long)getpid());
+
+    const char *const arguments[] = {"--instance", instance, "--config", path, NULL};
+    struct child broker = start("mqbroker", arguments);
+    close(fd);
+    wait_until(runs, instance, true);
+    return broker;
+}
+
+static void stop_broker(struct child *broker)
+{
+    assert_true(queue_exists(instance));
+    assert_int_equal(kill(broker->pid, SIGTERM), 0);
+    assert_int_equal(finish(broker), 0);
+    assert_false(queue_exists(instance));
+}
+
 static void a_running_broker_is_used_and_left_running(void **state)
 {
-    char instance[NAMES_INSTANCE_MAX + 1];
+    struct child broker = start_broker("");
     json_t *whole;
 
     (void)state;
-    snprintf(instance, sizeof instance, "it-bench-%ld", (long)getpid());
-    const char *const arguments[] = {"--instance", instance, NULL};
-    struct child broker = start("mqbroker", arguments);
-    wait_until(runs, instance, true);
-
     whole = FIGURES("throughput", "--count", "100", "--repeat", "1", "--instance", instance);
     assert_string_equal(
         json_string_value(json_object_get(json_object_get(whole, "options"), "instance")),
         instance);
     assert_true(figure(whole, "broker_batched", "received") == 120);
     json_decref(whole);
+    stop_broker(&broker);
+}
 
-    assert_true(queue_exists(instance));
-    assert_int_equal(kill(broker.pid, SIGTERM), 0);
-    assert_int_equal(finish(&broker), 0);
-    assert_false(queue_exists(instance));
+/* Seen by a broker that allows no more. */
+static void filters_are_as_many_as_asked_for(void **state)
+{
+    struct child broker = start_broker("max_subscriptions = 40;");
+
+    (void)state;
+    json_decref(FIGURES("filters", "--count", "100", "--repeat", "1", "--filters", "40",
+                        "--instance", instance));
+    assert_int_equal(BENCH("filters", "--count", "100", "--repeat", "1", "--filters", "41",
+                           "--instance", instance),
+                     1);
+    assert_non_null(strstr(outcome.err, "bench/40/+"));
+    assert_non_null(strstr(outcome.err, "max_subscriptions"));
+    stop_broker(&broker);
 }
 
 static void a_missing_broker_is_a_sentence_and_status_1(void **state)
@@ -450,6 +501,9 @@ static void wrong_usage_is_status_2(void **state)
     assert_int_equal(BENCH("throughput", "--repeat", "0"), 2);
     assert_int_equal(BENCH("latency", "--publishers", "2"), 2);
     assert_int_equal(BENCH("latency", "--batch"), 2);
+    assert_int_equal(BENCH("filters", "--batch"), 2);
+    assert_int_equal(BENCH("filters", "--filters", "9"), 2);
+    assert_int_equal(BENCH("fanout", "--filters", "10"), 2);
     assert_int_equal(BENCH("latency", "--instance", "x", "--broker-poll", "0"), 2);
 }
 
@@ -555,11 +609,13 @@ int main(void)
         cmocka_unit_test(fanout_reaches_eight_subscribers_with_a_kib),
         cmocka_unit_test(bare_queues_grow_narrow_when_there_are_many),
         cmocka_unit_test(fanin_takes_the_messages_of_eight_publishers),
+        cmocka_unit_test(filters_deliver_each_message_once_however_many_there_are),
         cmocka_unit_test(a_duration_ends_a_run_without_a_count),
         cmocka_unit_test(latency_makes_the_round_trips_it_was_asked_for),
         cmocka_unit_test(priority_loses_neither_urgent_nor_flood),
         cmocka_unit_test(a_table_is_printed_for_people),
         cmocka_unit_test(a_running_broker_is_used_and_left_running),
+        cmocka_unit_test(filters_are_as_many_as_asked_for),
         cmocka_unit_test(a_missing_broker_is_a_sentence_and_status_1),
         cmocka_unit_test(wrong_usage_is_status_2),
         cmocka_unit_test(a_payload_that_does_not_fit_is_a_sentence),

@@ -1,6 +1,10 @@
-/* Messages through the broker, with the client library: what a user of mqbroker gets. Each channel
- * is a topic. */
+/* Messages through the broker, with the client library: what a user of mqbroker gets.
+ *
+ * Each channel is a topic. With filters, receivers subscribe to bench/0/+, bench/1/+ and so on, and
+ * the topics of the channels lie below the first ten of these: each is reached by exactly one
+ * filter, whether there are ten of them or many. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,13 +12,13 @@
 #include "tools/bench-carrier.h"
 #include "tools/bench-daemon.h"
 
-static const char *const topics[CARRIER_CHANNELS] = {
-    "bench/0", "bench/1", "bench/2", "bench/3", "bench/4",
-    "bench/5", "bench/6", "bench/7", "bench/8", "bench/9",
+enum {
+    TOPIC_SIZE = 32,
 };
 
 struct client_end {
     struct mqc *client;
+    char (*topics)[TOPIC_SIZE]; /* by channel */
     struct mqc_message message; /* the one handed out last */
 };
 
@@ -72,7 +76,53 @@ static void client_leave(struct carrier_end *end)
 
     mqc_message_free(&state->message);
     mqc_close(state->client);
+    free(state->topics);
     free(state);
+}
+
+/* In advance: to write a topic out costs as much as to publish to it. */
+static int name_topics(struct client_end *state, const struct carrier *carrier)
+{
+    state->topics = calloc(carrier->n_channels, sizeof *state->topics);
+    if (state->topics == NULL) {
+        return bench_fail("out of memory");
+    }
+    for (unsigned i = 0; i < carrier->n_channels; i++) {
+        if (carrier->n_filters > 0) {
+            snprintf(state->topics[i], TOPIC_SIZE, "bench/%u/%u", i % CARRIER_FILTERS_FEW, i);
+        } else {
+            snprintf(state->topics[i], TOPIC_SIZE, "bench/%u", i);
+        }
+    }
+    return 0;
+}
+
+static int subscribe_to(struct client_end *state, const char *filter)
+{
+    return mqc_subscribe(state->client, filter, 0) == 0
+               ? 0
+               : bench_fail("cannot subscribe: %s", mqc_last_error());
+}
+
+static int client_subscribe(struct carrier_end *end, struct client_end *state)
+{
+    const struct carrier *carrier = end->carrier;
+    uint64_t began = bench_now();
+
+    if (carrier->n_filters == 0 &&
+        subscribe_to(state, state->topics[carrier->channels[end->receiver]]) < 0) {
+        return -1;
+    }
+    for (unsigned i = 0; i < carrier->n_filters; i++) {
+        char filter[TOPIC_SIZE];
+
+        snprintf(filter, sizeof filter, "bench/%u/+", i);
+        if (subscribe_to(state, filter) < 0) {
+            return -1;
+        }
+    }
+    end->subscribing = bench_now() - began;
+    return 0;
 }
 
 static int client_set_up(struct carrier_end *end, struct client_end *state)
@@ -85,17 +135,16 @@ static int client_set_up(struct carrier_end *end, struct client_end *state)
         .poll_usec = library_poll_of(carrier),
     };
 
+    if (name_topics(state, carrier) < 0) {
+        return -1;
+    }
     if (mqc_open(&state->client, &options) < 0) {
         return bench_fail("cannot connect to the broker: %s", mqc_last_error());
     }
     if ((end->use & CARRIER_BATCH) != 0 && mqc_set_batching(state->client, 1) < 0) {
         return bench_fail("cannot switch batching on: %s", mqc_last_error());
     }
-    if ((end->use & CARRIER_RECEIVE) != 0 &&
-        mqc_subscribe(state->client, topics[carrier->channels[end->receiver]], 0) < 0) {
-        return bench_fail("cannot subscribe: %s", mqc_last_error());
-    }
-    return 0;
+    return (end->use & CARRIER_RECEIVE) != 0 ? client_subscribe(end, state) : 0;
 }
 
 static int client_join(struct carrier_end *end)
@@ -118,7 +167,7 @@ static int client_send(struct carrier_end *end, unsigned channel, const void *by
 {
     struct client_end *state = end->state;
 
-    return mqc_publish(state->client, topics[channel], bytes, size, priority) == 0
+    return mqc_publish(state->client, state->topics[channel], bytes, size, priority) == 0
                ? 0
                : bench_fail("cannot publish: %s", mqc_last_error());
 }
@@ -156,7 +205,7 @@ static size_t client_payload_max(const struct carrier_end *end)
 {
     const struct client_end *state = end->state;
 
-    return mqc_payload_max(state->client, topics[0]);
+    return mqc_payload_max(state->client, state->topics[end->carrier->n_channels - 1]);
 }
 
 const struct carrier_kind carrier_broker = {

@@ -3,6 +3,19 @@
 
 #include <string.h>
 
+static unsigned n_filters(const struct bench_options *options, const struct bench_way *way)
+{
+    switch (way->filters) {
+    case BENCH_NO_FILTERS:
+        break;
+    case BENCH_FEW_FILTERS:
+        return CARRIER_FILTERS_FEW;
+    case BENCH_MANY_FILTERS:
+        return options->filters;
+    }
+    return 0;
+}
+
 int carrier_open(struct carrier *carrier, struct crew *crew, const struct bench_options *options,
                  const struct bench_way *way, const unsigned *channels, unsigned n_receivers)
 {
@@ -11,6 +24,9 @@ int carrier_open(struct carrier *carrier, struct crew *crew, const struct bench_
         .options = options,
         .way = way,
         .n_receivers = n_receivers,
+        .n_channels =
+            way->filters == BENCH_NO_FILTERS ? CARRIER_CHANNELS : CARRIER_FILTERED_CHANNELS,
+        .n_filters = n_filters(options, way),
     };
     memcpy(carrier->channels, channels, n_receivers * sizeof *channels);
     return carrier->kind->open(carrier, crew);

@@ -2,14 +2,16 @@
  * of them.
  *
  * Messages go to *channels*, small numbers; each receiver listens to one, and each receiver of a
- * channel gets every message sent to it. Two kinds: through a broker (bench-broker.c), and through
- * a relay process between bare kernel queues (bench-queues.c), which does the least that a broker
- * could do: take a queue message, look where it goes, put it there. */
+ * channel gets every message sent to it. Where a way has filters, receivers listen to all channels
+ * there are; the kind through a broker alone can do that. Two kinds: through a broker
+ * (bench-broker.c), and through a relay process between bare kernel queues (bench-queues.c), which
+ * does the least that a broker could do: take a queue message, look where it goes, put it there. */
 #ifndef MQBROKER_TOOLS_BENCH_CARRIER_H
 #define MQBROKER_TOOLS_BENCH_CARRIER_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "tools/bench-crew.h"
@@ -17,6 +19,8 @@
 
 enum {
     CARRIER_CHANNELS = 10,
+    CARRIER_FILTERS_FEW = 10, /* enough for all channels */
+    CARRIER_FILTERED_CHANNELS = 20000,
     CARRIER_QUIET_MS = 10000, /* a receiver that hears nothing for so long gives up */
 };
 
@@ -32,9 +36,11 @@ struct carrier {
     const struct bench_options *options;
     const struct bench_way *way;
     unsigned n_receivers;
-    unsigned channels[BENCH_WORKERS_MAX]; /* what each receiver listens to */
-    pid_t hub;                            /* the broker, or the relay */
-    void *state;                          /* the kind's */
+    unsigned channels[BENCH_WORKERS_MAX]; /* what each receiver listens to; not with filters */
+    unsigned n_channels;
+    unsigned n_filters; /* of each receiver; 0: it listens to its channel */
+    pid_t hub;          /* the broker, or the relay */
+    void *state;        /* the kind's */
 };
 
 /* One process's end of it. */
@@ -42,7 +48,8 @@ struct carrier_end {
     const struct carrier *carrier;
     unsigned receiver; /* which it is, if it is one */
     unsigned use;
-    void *state; /* the kind's */
+    uint64_t subscribing; /* ns that it took to subscribe */
+    void *state;          /* the kind's */
 };
 
 struct carrier_message {

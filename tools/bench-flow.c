@@ -28,6 +28,7 @@ const struct bench_figure flow_figures[FLOW_N_FIGURES] = {
     [FLOW_PUBLISHER_SWITCHES] = {"publisher_switches", NULL, 3, BENCH_MEDIAN},
     [FLOW_HUB_SWITCHES] = {"hub_switches", "broker switches", 3, BENCH_MEDIAN},
     [FLOW_SUBSCRIBER_SWITCHES] = {"subscriber_switches", NULL, 3, BENCH_MEDIAN},
+    [FLOW_SUBSCRIBE_MS] = {"subscribe_ms", "subscribe ms", 1, BENCH_MEDIAN},
     [FLOW_PUBLISHED] = {"published", NULL, 0, BENCH_MEDIAN},
     [FLOW_RECEIVED] = {"received", NULL, 0, BENCH_MEDIAN},
     [FLOW_LOST] = {"lost", "lost", 0, BENCH_FAULTS},
@@ -72,6 +73,7 @@ struct published {
 };
 
 struct subscribed {
+    uint64_t subscribing; /* ns that it took to subscribe */
     uint64_t received;
     uint64_t measured; /* from the first measured one on */
     uint64_t lost;
@@ -95,6 +97,8 @@ static int publish_all(struct carrier_end *end, const struct run *run, unsigned 
                        struct stream *stream, struct published *published)
 {
     struct usage from = usage_of(0);
+    unsigned n_channels = run->carrier.n_filters > 0 ? run->carrier.n_channels : 1;
+    unsigned channel = 0;
 
     do {
         bool was_measuring = stream->measuring;
@@ -104,9 +108,10 @@ static int publish_all(struct carrier_end *end, const struct run *run, unsigned 
             from = usage_of(0);
         }
         stream_stamp(payload, &stream->head);
-        if (carrier_send(end, 0, payload, run->options->size, PRIORITY) < 0) {
+        if (carrier_send(end, channel, payload, run->options->size, PRIORITY) < 0) {
             return -1;
         }
+        channel = channel + 1 < n_channels ? channel + 1 : 0;
         published->messages++;
         published->measured += stream->measuring;
     } while ((stream->head.flags & STREAM_LAST) == 0);
@@ -169,6 +174,7 @@ static int receive_all(struct carrier_end *end, const struct run *run, struct ta
     struct usage to = usage_of(0);
     struct usage hub_to = usage_of(run->carrier.hub);
     *subscribed = (struct subscribed){
+        .subscribing = end->subscribing,
         .received = tally->received,
         .measured = tally->received - before,
         .lost = tally_lost(tally),
@@ -224,6 +230,7 @@ static void add_subscribers(const struct run *run, const struct crew *crew, unsi
         out[FLOW_SUBSCRIBER_CPU] += usage_cpu_per(&one->used, one->measured) / run->n_subscribers;
         out[FLOW_SUBSCRIBER_SWITCHES] +=
             usage_switches_per(&one->used, one->measured) / run->n_subscribers;
+        out[FLOW_SUBSCRIBE_MS] += (double)one->subscribing / 1e6 / run->n_subscribers;
         out[FLOW_RECEIVED] += (double)one->received;
         out[FLOW_LOST] += (double)one->lost;
         out[FLOW_TWICE] += (double)one->twice;

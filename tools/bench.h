@@ -35,6 +35,13 @@ enum bench_wait {
     BENCH_LOOK,  /* look again for a while before sleeping */
 };
 
+/* What a subscriber subscribes to: the topic of its channel, or filters. */
+enum bench_filters {
+    BENCH_NO_FILTERS = 0,
+    BENCH_FEW_FILTERS,
+    BENCH_MANY_FILTERS, /* as many as was asked for */
+};
+
 /* What was asked for. A run's warm-up comes on top of its count and seconds. */
 struct bench_options {
     size_t size;    /* bytes of a payload */
@@ -42,6 +49,7 @@ struct bench_options {
     double seconds; /* of a run; 0: as long as the count takes */
     unsigned publishers;
     unsigned subscribers;
+    unsigned filters;        /* what BENCH_MANY_FILTERS means */
     enum bench_choice batch; /* unsaid: both */
     enum bench_wait wait;    /* as usual: as the mode likes */
     unsigned poll_usec;      /* how long to look again; 0: the default */
@@ -72,7 +80,8 @@ struct bench_way {
     bool bare; /* over bare kernel queues, instead of through the broker; only with --baseline */
     enum bench_choice batch; /* unsaid: it makes no difference here */
     enum bench_wait wait;
-    bool flood; /* mode priority */
+    bool flood;                 /* mode priority */
+    enum bench_filters filters; /* mode filters */
 };
 
 struct bench_ratio {
@@ -90,6 +99,7 @@ struct bench_mode {
     size_t size;         /* likewise, of a payload */
     unsigned publishers; /* likewise; 0: a fixed cast, the option is refused */
     unsigned subscribers;
+    unsigned filters; /* 0: it has none */
     const char *note; /* under the table; or NULL */
     bool batches;     /* takes --batch and --no-batch */
     const struct bench_way *ways;
@@ -123,6 +133,7 @@ struct bench_result {
 extern const struct bench_mode bench_throughput;
 extern const struct bench_mode bench_fanout;
 extern const struct bench_mode bench_fanin;
+extern const struct bench_mode bench_filters;
 extern const struct bench_mode bench_latency;
 extern const struct bench_mode bench_priority;
 

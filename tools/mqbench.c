@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tools/bench-carrier.h"
 #include "tools/bench-crew.h"
 #include "tools/bench-report.h"
 #include "tools/bench-stream.h"
@@ -18,7 +19,8 @@
 #include "tools/options.h"
 
 static const struct bench_mode *const modes[] = {
-    &bench_throughput, &bench_fanout, &bench_fanin, &bench_latency, &bench_priority, NULL,
+    &bench_throughput, &bench_fanout,   &bench_fanin, &bench_filters,
+    &bench_latency,    &bench_priority, NULL,
 };
 
 enum key {
@@ -26,6 +28,7 @@ enum key {
     KEY_NO_BATCH,
     KEY_PUBLISHERS,
     KEY_SUBSCRIBERS,
+    KEY_FILTERS,
     KEY_POLL,
     KEY_SLEEP,
     KEY_BROKER,
@@ -44,6 +47,7 @@ static const struct options_entry entries[] = {
     {KEY_NO_BATCH, "no-batch", NULL, "only one call a message"},
     {KEY_PUBLISHERS, "publishers", "N", "sending processes"},
     {KEY_SUBSCRIBERS, "subscribers", "N", "receiving processes; each gets every message"},
+    {KEY_FILTERS, "filters", "N", "subscriptions that are many; 10,000 if not said, at least 10"},
     {KEY_POLL, "poll", "USEC", "look again for so long before sleeping"},
     {KEY_SLEEP, "sleep", NULL, "never look again: sleep at once"},
     {KEY_BROKER, "broker", "FILE", "the mqbroker to start"},
@@ -128,6 +132,9 @@ static void take_option(const struct options *options, int key, struct bench_opt
     case KEY_SUBSCRIBERS:
         bench->subscribers = (unsigned)options_number(options, 1, BENCH_WORKERS_MAX);
         break;
+    case KEY_FILTERS:
+        bench->filters = (unsigned)options_number(options, CARRIER_FILTERS_FEW, 1000000);
+        break;
     case KEY_POLL:
         bench->wait = BENCH_LOOK;
         bench->poll_usec = (unsigned)options_number(options, 1, 1000000);
@@ -161,6 +168,9 @@ static void suit_mode(const struct options *options, const struct bench_mode *mo
     if (bench->subscribers > 0 && mode->subscribers == 0) {
         options_usage(options, "--subscribers has no meaning for %s", mode->name);
     }
+    if (bench->filters > 0 && mode->filters == 0) {
+        options_usage(options, "--filters has no meaning for %s", mode->name);
+    }
     if (bench->batch != BENCH_UNSAID && !mode->batches) {
         options_usage(options, "--batch and --no-batch have no meaning for %s", mode->name);
     }
@@ -170,6 +180,7 @@ static void suit_mode(const struct options *options, const struct bench_mode *mo
     bench->size = bench->size > 0 ? bench->size : mode->size;
     bench->publishers = bench->publishers > 0 ? bench->publishers : mode->publishers;
     bench->subscribers = bench->subscribers > 0 ? bench->subscribers : mode->subscribers;
+    bench->filters = bench->filters > 0 ? bench->filters : mode->filters;
     bench->instance = options->instance;
     if (bench->instance == NULL && instance != NULL && instance[0] != '\0') {
         bench->instance = instance;
