@@ -15,6 +15,8 @@ enum {
     TIGHT_SHARE = 8,    /* below an eighth free the normal request queue waits (P6) */
     FRAMES_MAX = (WIRE_QUEUE_MAX - WIRE_ENVELOPE_SIZE) / (WIRE_MESSAGE_SIZE + 2),
     ANSWERS_MIN = 1024,
+    ROOM_MARGIN = 16384, /* bytes of window by which the views of broker and publisher may differ:
+                            more than a message's charge */
 };
 
 static int rows_init(struct rows *list, uint32_t n)
@@ -80,32 +82,60 @@ void engine_deinit(struct engine *e)
  */
 
 /* A publisher may be asleep for want of room, and nobody knows: what it had under way when it
- * looked at its grant may not have been received yet. So whenever its grant has risen by half a
- * window it is to be woken (P5). */
-static void show_grant(struct engine *e, uint16_t row)
+ * looked at its grant may not have been received yet. What is known: it looked when its grant was
+ * at least `told`, and has sent at least what was received. So this says no only if it is awake. */
+static bool may_be_waiting(const struct engine *e, uint16_t row)
+{
+    return engine_row(e, row)->received + e->window / 4 + ROOM_MARGIN > e->sessions[row].told;
+}
+
+bool engine_has_room(const struct engine *e, uint16_t row)
+{
+    return e->sessions[row].charged <= e->window / 4 * 3 - ROOM_MARGIN;
+}
+
+void engine_tell_grant(struct engine *e, uint16_t row)
 {
     struct session *s = &e->sessions[row];
-    uint64_t grant = engine_grant(e, row);
 
-    board_set(&board_row(e->board, row)->grant, grant);
-    if (grant < s->told + e->window / 2)
-        return;
-    s->told = grant;
+    s->told = engine_grant(e, row);
     s->nudge = true;
     engine_touch(e, row);
 }
 
-/* Out of room is who has less of its window left than a publisher below priority 24 may use, until
- * half of it is back (P7). */
+/* It is woken when its grant has risen by half a window, and when half of the window is free that
+ * it may be waiting for (P5). */
+static void show_grant(struct engine *e, uint16_t row)
+{
+    const struct session *s = &e->sessions[row];
+    uint64_t grant = engine_grant(e, row);
+
+    board_set(&board_row(e->board, row)->grant, grant);
+    if (grant >= s->told + e->window / 2 || (s->charged <= e->window / 2 && may_be_waiting(e, row)))
+        engine_tell_grant(e, row);
+}
+
+/* Who is stalled already has no patience left: the pump trims it for each publisher that comes to
+ * be out of room. */
+static void touch_stalled(struct engine *e)
+{
+    for (uint32_t i = 0; e->n_stalled > 0 && i < e->n_rows; i++) {
+        if (e->sessions[i].stalled > 0)
+            engine_touch(e, (uint16_t)i);
+    }
+}
+
+/* Out of room is who may be waiting, until half of the window is back (P7). */
 static void watch_room(struct engine *e, uint16_t row)
 {
     struct session *s = &e->sessions[row];
-    uint64_t limit = e->window / 4 * 3 - 16384;
+    bool is_short = s->charged > e->window / 2 && may_be_waiting(e, row);
 
-    if (s->short_since == 0 && s->charged > limit && s->charged > e->window / 2) {
+    if (is_short && s->short_since == 0) {
         s->short_since = e->now;
         e->n_short++;
-    } else if (s->short_since != 0 && s->charged <= e->window / 2) {
+        touch_stalled(e);
+    } else if (!is_short && s->short_since != 0) {
         s->short_since = 0;
         e->n_short--;
     }
@@ -145,9 +175,9 @@ void engine_show(struct engine *e)
         uint16_t row = e->dirty.rows[--e->dirty.n];
 
         e->sessions[row].dirty = false;
+        show_session(e, row);
         watch_room(e, row);
         watch_quota(e, row);
-        show_session(e, row);
     }
     board_set(&e->board->references_used, e->store.reference_pool.n_used);
     board_set(&e->board->cells_used, e->store.cell_pool.n_used);

@@ -161,6 +161,12 @@ static inline uint64_t engine_grant(const struct engine *e, uint16_t row)
     return engine_row(e, row)->received + (e->window > charged ? e->window - charged : 0);
 }
 
+/* Has it room for more, below priority 24 as well? */
+bool engine_has_room(const struct engine *e, uint16_t row);
+
+/* Wake it for its grant, if it may be asleep for want of room (P5). */
+void engine_tell_grant(struct engine *e, uint16_t row);
+
 /* The bytes of a reference that has a cell. */
 static inline struct cell *engine_cell(const struct engine *e, uint32_t slot)
 {

@@ -116,7 +116,6 @@ static void reset_session(struct engine *e, uint16_t i)
     s->end_code = WIRE_C_OK;
     s->dead = false;
     s->nudge = false;
-    s->told = e->window;
     s->room = 0;
     s->room_fresh = false;
     s->kept = BLOCKED_NOT;
@@ -153,6 +152,8 @@ void life_register(struct engine *e, const struct wire_frame *f)
     reset_session(e, (uint16_t)i);
     reset_board_row(e, (uint16_t)i);
     fill_row(e, (uint16_t)i, f);
+    e->sessions[i].told =
+        engine_grant(e, (uint16_t)i); /* who had the row before may have left messages */
     engine_answer(e, (uint16_t)i, ENGINE_WELCOME, 0, 1);
     rows_add(&e->making, (uint16_t)i);
 }
@@ -379,7 +380,13 @@ static void check_stalls(struct engine *e)
     for (uint32_t i = 0; i < e->n_rows; i++) {
         const struct session *s = &e->sessions[i];
 
-        if (engine_row(e, (uint16_t)i)->state != ROW_LIVE || s->stalled > 0 || s->n_waiting == 0)
+        if (engine_row(e, (uint16_t)i)->state != ROW_LIVE)
+            continue;
+        if (s->short_since != 0 && engine_has_room(e, (uint16_t)i)) {
+            engine_tell_grant(e, (uint16_t)i); /* it need not wait until half is back */
+            engine_dirty(e, (uint16_t)i);
+        }
+        if (s->stalled > 0 || s->n_waiting == 0)
             continue;
         if ((s->over_since != 0 && e->now - s->over_since >= e->settings.stall_timeout) ||
             (e->n_short > 0 && holds_someone_up(e, s)))
