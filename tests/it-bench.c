@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -67,6 +68,7 @@ static struct child start(const char *program, const char *const *arguments)
     child.pid = fork();
     assert_true(child.pid >= 0);
     if (child.pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGTERM); /* a test that fails leaves it to us */
         dup2(child.out, STDOUT_FILENO);
         dup2(child.err, STDERR_FILENO);
         execv(path, (char *const *)(uintptr_t)argv);
