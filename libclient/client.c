@@ -190,21 +190,21 @@ static bool look_again(struct mqc *c, uint64_t deadline)
     return looked(&c->to_read, false);
 }
 
-/* True: half of the queue is free. To sleep on a full one costs a wake-up for each place that gets
- * free: its sender is handed that one place, fills it, and sleeps again. */
-static bool look_for_room(struct mqc *c, const struct queue *q, uint64_t deadline)
+/* Look until half of the queue is free. To sleep on a full one costs a wake-up for each place that
+ * gets free: its sender is handed that one place, fills it, and sleeps again. But where many
+ * senders compete, another takes the half, and a sleeper has its turn at least: it has paid if the
+ * half that got free last time was filled by this one. */
+static void look_for_room(struct mqc *c, const struct queue *q, uint64_t deadline)
 {
     uint64_t until;
 
+    looked(&c->to_send, c->sent_in_a_row >= q->depth / 2);
+    c->sent_in_a_row = 0;
     if (!worth_looking(c, &c->to_send))
-        return false;
+        return;
     until = look_until(c, deadline);
-    while (client_monotonic() < until) {
+    while (client_monotonic() < until && queue_standing(q) > (int)q->depth / 2)
         sched_yield();
-        if (queue_standing(q) <= (int)q->depth / 2)
-            return looked(&c->to_send, true);
-    }
-    return looked(&c->to_send, false);
 }
 
 /* Sleep on the reply queue, no longer than a slice. */
@@ -299,6 +299,8 @@ static int send_patiently(struct mqc *c, const struct queue *q,
     int r = c->poll_ns == 0 ? -EAGAIN
                             : queue_try_send(q, envelope->bytes, envelope->size, envelope->level);
 
+    if (r == 0)
+        c->sent_in_a_row++;
     if (r != -EAGAIN)
         return r;
     look_for_room(c, q, deadline);

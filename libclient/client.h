@@ -40,6 +40,7 @@ struct mqc {
     uint64_t poll_ns;        /* for so long; 0: never */
     struct patience to_read; /* whether looking again has been paying, for what comes */
     struct patience to_send; /* … and for room in a request queue */
+    uint32_t sent_in_a_row;  /* envelopes, since the request queue was found full */
 
     /* The caller's descriptor, rule P10. -1: not asked for. */
     int epoll_fd;
