@@ -518,6 +518,7 @@ static unsigned take_all(struct broker *b, bool *quiet)
 {
     unsigned n = 0;
     unsigned in_a_row = 0;
+    bool urgent = false;
     size_t bytes = 0;
     size_t since_urgent = LOOK_FOR_URGENT; /* bytes taken since the urgent queue was seen empty */
 
@@ -527,12 +528,15 @@ static unsigned take_all(struct broker *b, bool *quiet)
 
         if (since_urgent >= LOOK_FOR_URGENT && in_a_row < URGENT_IN_A_ROW) {
             if (take(b, &b->urgent, LANDING_URGENT) > 0) {
+                urgent = true;
                 in_a_row++;
                 n++;
                 continue;
             }
             since_urgent = 0;
         }
+        if (urgent && in_a_row == 0)
+            break; /* what was urgent is sent on before more is taken */
         in_a_row = 0;
         size = engine_is_tight(&b->engine) ? 0 : take(b, &b->request, LANDING_NORMAL);
         if (size == 0) {

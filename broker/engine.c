@@ -184,6 +184,7 @@ void engine_show(struct engine *e)
     board_set(&e->board->retained, e->n_retained);
     board_set(&e->board->retained_bytes, e->retained_bytes);
     board_set(&e->board->subscriptions, e->filters.n);
+    atomic_store_explicit(&e->board->clients, e->n_live, memory_order_relaxed);
 }
 
 void engine_show_identity(struct engine *e, uint16_t i)

@@ -70,6 +70,7 @@ struct session {
     bool dirty;       /* stands in engine.dirty */
     bool nudge;       /* has half of its window back: wake it (P5) */
     bool dead;        /* its process: nobody reads its queue any more */
+    bool said_bye;
 };
 
 enum { BLOCKED_NOT = 0xff };

@@ -115,6 +115,7 @@ static void reset_session(struct engine *e, uint16_t i)
 
     s->end_code = WIRE_C_OK;
     s->dead = false;
+    s->said_bye = false;
     s->nudge = false;
     s->room = 0;
     s->room_fresh = false;
@@ -232,8 +233,7 @@ void life_leave(struct engine *e, uint16_t i, uint8_t code)
     if (row->state != ROW_LIVE)
         return;
     e->sessions[i].end_code = code;
-    if (code != WIRE_C_OK)
-        board_add(&e->board->totals.ended, 1);
+    persist_u32(&row->end_code, code);
     persist_row_state(row, ROW_ENDING);
     e->n_live--;
     e->generation++;
@@ -244,10 +244,24 @@ void life_leave(struct engine *e, uint16_t i, uint8_t code)
 void life_died(struct engine *e, uint16_t i)
 {
     e->sessions[i].dead = true;
-    if (engine_row(e, i)->state != ROW_LIVE)
-        return;
-    board_add(&e->board->totals.died, 1);
     life_leave(e, i, WIRE_C_OK);
+}
+
+void life_bye(struct engine *e, uint16_t i)
+{
+    e->sessions[i].said_bye = true;
+    life_leave(e, i, WIRE_C_OK);
+}
+
+/* How it ended is known only now: the death of a process is often seen before its goodbye. */
+static void count_end(struct engine *e, const struct session *s)
+{
+    if (s->end_code != WIRE_C_OK)
+        board_add(&e->board->totals.ended, 1);
+    else if (s->said_bye)
+        board_add(&e->board->totals.said_bye, 1);
+    else
+        board_add(&e->board->totals.died, 1);
 }
 
 /* What others wait for from it is answered; what waits for it goes. */
@@ -255,6 +269,7 @@ static void carry_out(struct engine *e, uint16_t i)
 {
     struct session *s = &e->sessions[i];
 
+    count_end(e, s);
     end_waiting(e, i);
     while (s->filters.head != 0)
         engine_end(e, s->filters.head);

@@ -18,6 +18,9 @@ void life_refused(struct engine *e, uint16_t row, uint8_t code, uint32_t number1
 /* Its process is dead. */
 void life_died(struct engine *e, uint16_t row);
 
+/* It says goodbye. */
+void life_bye(struct engine *e, uint16_t row);
+
 /* The session is to end: WIRE_C_OK by its own goodbye, else why the broker ends it. Takes effect by
  * L1. */
 void life_leave(struct engine *e, uint16_t row, uint8_t code);

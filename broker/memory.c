@@ -316,6 +316,7 @@ static int adopt_all(struct memory *m, const struct config *config)
     m->adopted = true;
     say_kept("max_clients", config->max_clients, h->n_rows);
     say_kept("references", config->references, h->n_references);
+    say_kept("topic_rows", config->topic_rows, memory_board(m)->n_topics);
     say_kept("store_size", config->store_size, (int64_t)h->n_cells * WIRE_CELL_SIZE);
     return 0;
 }

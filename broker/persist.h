@@ -116,7 +116,9 @@ struct row {
     uint64_t received; /* bytes of window it has used, ever */
     uint64_t missed;   /* messages dropped for it, ever */
     uint64_t effect;   /* age its last will was given */
-    uint64_t reserved[9];
+    uint32_t end_code; /* of ROW_ENDING: enum wire_code, WIRE_C_OK if by itself */
+    uint32_t reserved;
+    uint64_t reserved2[8];
 };
 
 /* row.send: number of the newest batch 48 | list 7 | kernel level 7 | spare 1 | doubt 1 */

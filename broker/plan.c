@@ -180,8 +180,12 @@ static void print_queues(const struct plan *plan, FILE *out)
     if (plan->limits.queue_bytes != UINT64_MAX)
         fprintf(out, "  %-59s %13s\n", "left of RLIMIT_MSGQUEUE",
                 figure(plan->limits.queue_bytes - plan->bytes));
-    fprintf(out, "\n%s clients fit; a wide reply queue goes to the first %s that subscribe.\n",
-            figure(plan->n_clients), figure(plan->n_wide));
+    fprintf(out, "\n%s clients fit; ", figure(plan->n_clients));
+    if (plan->n_wide > 0)
+        fprintf(out, "a wide reply queue goes to the first %s that subscribe.\n",
+                figure(plan->n_wide));
+    else
+        fprintf(out, "there is no room for wide reply queues.\n");
     fprintf(out, "A message is at most %s bytes with its topic and header.\n",
             figure(plan->frame_max));
 }

@@ -226,13 +226,16 @@ static void welcome_sent(struct engine *e, uint16_t row)
     engine_post(e, engine_row(e, row)->nonce, WIRE_C_OK, row, 0);
 }
 
+/* A kept message has been in the broker since it was published: its time says nothing of the
+ * broker's. */
 static void count_out(struct engine *e, const struct reference *r)
 {
     const struct cell *c = store_cell(&e->store, r->cell);
     struct board_priority *p = &e->board->priorities[ref_level(r)];
     uint64_t waited = e->now > c->born ? (e->now - c->born) / 1000 : 0;
 
-    board_add(&p->wait[board_bucket(waited)], 1);
+    if ((ref_flags(r) & REF_RETAINED) == 0)
+        board_add(&p->wait[board_bucket(waited)], 1);
     board_add(&board_topic(e->board, c->topic)->out, 1);
 }
 

@@ -457,18 +457,6 @@ static void route_report(struct routing *t, const struct wire_frame *f)
     board_add(&board_topic(e->board, row)->drops.unread, f->number);
 }
 
-/* Control frames that a session sends, and BYE, which takes effect when its queues were seen empty
- * (L1). */
-static void route_bye(struct routing *t)
-{
-    struct row *row = engine_row(t->e, t->row);
-
-    if (row->state != ROW_LIVE)
-        return;
-    board_add(&t->e->board->totals.said_bye, 1);
-    life_leave(t->e, t->row, WIRE_C_OK);
-}
-
 static void route_frame(struct routing *t, const struct wire_frame *f)
 {
     switch (f->type) {
@@ -489,7 +477,7 @@ static void route_frame(struct routing *t, const struct wire_frame *f)
         route_report(t, f);
         break;
     case WIRE_BYE:
-        route_bye(t);
+        life_bye(t->e, t->row);
         break;
     default: /* REGISTER, from within a session */
         board_add(&t->e->board->rejects.frame, 1);

@@ -157,7 +157,7 @@ static void start_row(struct engine *e, uint16_t i)
         break;
     case ROW_ENDING:
         e->sessions[i].ending_since = e->now;
-        e->sessions[i].end_code = WIRE_C_KICKED;
+        e->sessions[i].end_code = (uint8_t)row->end_code;
         rows_add(&e->ending, i);
         break;
     case ROW_FREE:

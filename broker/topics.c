@@ -180,7 +180,8 @@ bool topic_set_owners(struct topic *topic, uint64_t generation, const uint16_t *
             return false;
         topic->owners = more;
     }
-    memcpy(topic->owners, owners, n * sizeof(*owners));
+    if (n > 0)
+        memcpy(topic->owners, owners, n * sizeof(*owners));
     topic->n_owners = n;
     topic->generation = generation;
     return true;

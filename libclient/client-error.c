@@ -210,8 +210,7 @@ int client_over(const struct mqc *c)
 
     if (c->session.ended != WIRE_ENDED)
         return client_fail(-ESHUTDOWN,
-                           "broker '%s' has stopped; close the handle, and open a new one when it "
-                           "has been started",
+                           "broker '%s' has stopped; connect again when it has been started",
                            c->instance);
     if (words == NULL)
         return client_fail(-ECONNRESET,

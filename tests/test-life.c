@@ -144,12 +144,12 @@ static void L1_a_death_takes_effect_when_the_request_queues_were_empty(void **st
     life_died(&r->engine, a);
     assert_int_equal(row_state(r, a), ROW_ENDING);
     assert_int_equal(r->engine.leaving.n, 0);
-    assert_int_equal(count(&r->memory.board->totals.died), 1);
     rig_publish(r, a, 5, "t", "sent before it died"); /* its token is good until then */
     rig_turn(r);
     expect_message(r, b, "t", "sent before it died");
     expect_nothing(r, a);
     life_quiet(&r->engine);
+    assert_int_equal(count(&r->memory.board->totals.died), 1);
     assert_int_equal(r->engine.leaving.n, 1);
     assert_int_equal(r->engine.leaving.rows[0], a);
     rig_turn(r);
@@ -348,10 +348,25 @@ static void a_farewell_is_for_the_living_that_did_not_go_by_themselves(void **st
     assert_int_equal(code, WIRE_C_KICKED);
     life_died(&r->engine, kicked); /* meanwhile */
     assert_false(life_wants_farewell(&r->engine, kicked, &code));
-    assert_int_equal(count(&r->memory.board->totals.ended), 1);
     life_quiet(&r->engine);
+    assert_int_equal(count(&r->memory.board->totals.ended), 1);
+    assert_int_equal(count(&r->memory.board->totals.died), 1);
+    assert_int_equal(count(&r->memory.board->totals.said_bye), 1);
     rig_carry_out(r);
     assert_int_equal(r->engine.n_live, 0);
+}
+
+static void a_goodbye_that_is_found_after_the_death_is_no_death(void **state)
+{
+    struct rig *r = *state;
+    uint16_t a = expect_session(r, "a");
+
+    life_died(&r->engine, a);
+    rig_bye(r, a);
+    life_quiet(&r->engine);
+    assert_int_equal(count(&r->memory.board->totals.said_bye), 1);
+    assert_int_equal(count(&r->memory.board->totals.died), 0);
+    rig_carry_out(r);
 }
 
 static void who_leaves_too_many_answers_unread_is_ended(void **state)
@@ -902,6 +917,7 @@ int main(void)
         cmocka_unit_test(P4_what_the_dead_left_is_charged_to_the_next_in_their_row),
         TEST(P4_the_row_with_the_least_under_way_is_given_first),
         TEST(a_farewell_is_for_the_living_that_did_not_go_by_themselves),
+        TEST(a_goodbye_that_is_found_after_the_death_is_no_death),
         TEST(who_leaves_too_many_answers_unread_is_ended),
         TEST(a_request_that_is_not_answered_in_time_is_answered_timeout),
         TEST(what_waits_is_dropped_when_its_time_has_come),
