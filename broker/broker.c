@@ -107,9 +107,7 @@ static uint64_t clock_now(clockid_t clock)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* ---- Queues
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- Queues ---- */
 
 static void count_queue(struct broker *b, const struct queue *q, int sign)
 {
@@ -178,8 +176,7 @@ static int open_request_queue(struct broker *b, struct queue *q, const char *nam
     return r;
 }
 
-/* ---- Sessions' queues
- * -------------------------------------------------------------------------------------------- */
+/* ---- Sessions' queues ---- */
 
 static void on_edge(struct loop_source *source, uint32_t events)
 {
@@ -372,9 +369,7 @@ static void remove_session(struct broker *b, uint16_t i)
     life_gone(e, i);
 }
 
-/* ---- Sending
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- Sending ---- */
 
 /* Ask for edges while there is a backlog that found no room, and not otherwise: each is a wake-up
  * (P2). */
@@ -457,9 +452,7 @@ static void pump_touched(struct broker *b)
     memmove(touched->rows, touched->rows + n, touched->n * sizeof(*touched->rows));
 }
 
-/* ---- Receiving
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- Receiving ---- */
 
 static void prepare_token(struct broker *b)
 {
@@ -565,9 +558,7 @@ static unsigned intake(struct broker *b, bool *quiet)
     return n;
 }
 
-/* ---- A turn
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- A turn ---- */
 
 /* What the engine left to be done. */
 static void carry_out(struct broker *b)
@@ -614,9 +605,7 @@ static bool turn(struct broker *b)
     return work;
 }
 
-/* ---- Waiting
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- Waiting ---- */
 
 /* Is something left that waits for no event? */
 static bool has_more(const struct broker *b)
@@ -688,9 +677,7 @@ static int sleep_until_event(struct broker *b)
     return r;
 }
 
-/* ---- Signals
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- Signals ---- */
 
 static void apply_settings(struct broker *b)
 {
@@ -781,8 +768,7 @@ static void on_urgent(struct loop_source *source, uint32_t events)
     b->urgent_ready = true;
 }
 
-/* ---- Beginning and end
- * ------------------------------------------------------------------------------------------- */
+/* ---- Beginning and end ---- */
 
 static void show_limits(struct broker *b)
 {

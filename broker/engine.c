@@ -77,9 +77,7 @@ void engine_deinit(struct engine *e)
     *e = (struct engine){0};
 }
 
-/* ---- The board
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- The board ---- */
 
 /* A publisher may be asleep for want of room, and nobody knows: what it had under way when it
  * looked at its grant may not have been received yet. What is known: it looked when its grant was
@@ -246,9 +244,7 @@ void engine_show_tide(struct engine *e, uint16_t row)
                           memory_order_release);
 }
 
-/* ---- Room
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- Room ---- */
 
 /* What may be taken of a pool: what has memory behind it, less the share that publishes must leave.
  */
@@ -308,9 +304,7 @@ bool engine_wants_cells(const struct engine *e)
     return wants(&e->store.cell_pool, CELLS_AT_MOST);
 }
 
-/* ---- References
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- References ---- */
 
 uint32_t engine_when(uint64_t expiry)
 {
@@ -570,9 +564,7 @@ void engine_answer(struct engine *e, uint16_t row, uint8_t code, uint32_t number
         e->sessions[row].end_code = WIRE_C_UNREAD_ANSWERS;
 }
 
-/* ---- Giving up
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- Giving up ---- */
 
 static uint8_t answer_code(enum drop_reason why)
 {

@@ -20,8 +20,7 @@ enum {
     STALL_CHECKS = 8,                 /* looks in a stall timeout */
 };
 
-/* ---- Registration (K7)
- * ------------------------------------------------------------------------------------------- */
+/* ---- Registration (K7) ---- */
 
 static int find_nonce(const struct engine *e, uint64_t nonce)
 {
@@ -216,9 +215,7 @@ void life_refused(struct engine *e, uint16_t i, uint8_t code, uint32_t number1, 
     engine_post(e, nonce, code, number1, number2);
 }
 
-/* ---- Ending (L1)
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- Ending (L1) ---- */
 
 static void expect_end(struct engine *e, uint16_t i)
 {
@@ -313,9 +310,7 @@ bool life_wants_farewell(const struct engine *e, uint16_t row, uint8_t *code)
     return !s->dead && s->end_code != WIRE_C_OK;
 }
 
-/* ---- Deadlines
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- Deadlines ---- */
 
 static void deadline(struct engine *e, uint32_t slot)
 {
@@ -345,9 +340,7 @@ static void run_deadlines(struct engine *e)
         deadline(e, first.slot);
 }
 
-/* ---- Stalls (P7)
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- Stalls (P7) ---- */
 
 /* Is a publisher of this delivery out of room, for so long that others need not wait for its
  * receiver any more? */

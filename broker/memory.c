@@ -22,9 +22,7 @@
 
 enum { MEGABYTE = 1 << 20, TRIES = 8 };
 
-/* ---- The lock
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- The lock ---- */
 
 /* Does the name still lead to what is open? */
 static bool is_current(const char *name, const struct segment *s)
@@ -136,8 +134,7 @@ static int open_ledger(struct memory *m, const struct config *config)
     return r;
 }
 
-/* ---- Fresh segments
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Fresh segments ---- */
 
 /* Create a segment. One of our own that stands in the way is left of a broker whose ledger is gone:
  * it goes. */
@@ -244,9 +241,7 @@ static int create_all(struct memory *m, const struct config *config, const struc
     return r;
 }
 
-/* ---- Adoption
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- Adoption ---- */
 
 static bool is_whole(const struct ledger_header *h, size_t size)
 {
@@ -343,9 +338,7 @@ static void finish_removal(struct memory *m)
     memory_close(m);
 }
 
-/* ---- The verbs
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- The verbs ---- */
 
 /* The landing must be resident: what the kernel cannot copy is gone (K4). It was allocated; locked
  * it stays. */

@@ -50,9 +50,7 @@ enum {
     PERSIST_CONTROL = 32, /* level of answers: above all priorities */
 };
 
-/* ---- Ledger
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- Ledger ---- */
 
 enum ledger_state {
     LEDGER_RUNNING = 1,
@@ -153,9 +151,7 @@ static inline size_t ledger_size(uint32_t n_rows)
     return sizeof(struct ledger) + n_rows * sizeof(struct row);
 }
 
-/* ---- Store
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- Store ---- */
 
 enum reference_state {
     REF_FREE = 0,
@@ -261,9 +257,7 @@ _Static_assert(sizeof(struct reference) == 32, "layout");
 _Static_assert(sizeof(struct cell) == WIRE_CELL_SIZE, "layout");
 _Static_assert(sizeof(struct cell_more) == WIRE_CELL_SIZE, "layout");
 
-/* ---- The stores
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- The stores ---- */
 
 static inline void persist_u64(uint64_t *word, uint64_t value)
 {

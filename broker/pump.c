@@ -16,8 +16,7 @@ static uint8_t kept_of(unsigned list)
     return list >= WIRE_URGENT ? KEPT_URGENT : KEPT_LOW;
 }
 
-/* ---- Stalled sessions (P7)
- * --------------------------------------------------------------------------------------- */
+/* ---- Stalled sessions (P7) ---- */
 
 static bool over_quota(const struct engine *e, const struct session *s)
 {
@@ -49,9 +48,7 @@ static void drop_oldest(struct engine *e, uint16_t row)
     }
 }
 
-/* ---- Frames
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- Frames ---- */
 
 static uint32_t put_welcome(const struct engine *e, uint16_t i, uint8_t *out)
 {
@@ -104,9 +101,7 @@ static uint32_t put_frame(const struct engine *e, uint32_t slot, uint8_t *out)
     return store_cell(&e->store, r->cell)->size;
 }
 
-/* ---- The batch
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- The batch ---- */
 
 static void begin(struct engine *e, uint64_t number, unsigned list, unsigned level)
 {
@@ -216,9 +211,7 @@ static void announce(struct engine *e, uint16_t row)
     engine_show_tide(e, row);
 }
 
-/* ---- What was sent
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- What was sent ---- */
 
 static void welcome_sent(struct engine *e, uint16_t row)
 {
@@ -302,9 +295,7 @@ static void count_batch(struct engine *e, uint16_t row, uint32_t n, uint32_t siz
     board_add(&b->bytes_out, size);
 }
 
-/* ---- The verbs
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- The verbs ---- */
 
 /* Is there a place for this list? PUMP_BATCH: yes. */
 static int admit(struct session *s, unsigned list)

@@ -35,8 +35,7 @@ void route_expect(struct engine *e, enum landing_from from)
     persist_u64(&e->landing->age, e->ledger->header.committed);
 }
 
-/* ---- Answers and counters
- * ---------------------------------------------------------------------------------------- */
+/* ---- Answers and counters ---- */
 
 static void flush_confirms(struct routing *t)
 {
@@ -113,9 +112,7 @@ static void end_later(struct engine *e, uint32_t slot)
     persist_u32(&e->landing->n_ends, e->landing->n_ends + 1);
 }
 
-/* ---- Who gets it
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- Who gets it ---- */
 
 /* One delivery a session, however many of its subscriptions match (L3). */
 static void found_owner(void *context, uint16_t row)
@@ -171,9 +168,7 @@ static struct topic *topic_of(struct engine *e, const struct wire_frame *f)
     return topic;
 }
 
-/* ---- Messages
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- Messages ---- */
 
 /* The frame's bytes, as they will be delivered but for the name of a request. 0: no room. */
 static uint32_t put(struct routing *t, const struct wire_frame *f, uint16_t flags, uint64_t number,
@@ -364,9 +359,7 @@ static void route_reply(struct routing *t, const struct wire_frame *f)
         end_later(e, slot);
 }
 
-/* ---- Control
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- Control ---- */
 
 struct retained_search {
     struct routing *t;
@@ -485,9 +478,7 @@ static void route_frame(struct routing *t, const struct wire_frame *f)
     }
 }
 
-/* ---- Landings
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- Landings ---- */
 
 static void reject(struct engine *e, int outcome)
 {

@@ -28,8 +28,8 @@ struct store {
 size_t store_size(uint32_t n_references, uint32_t n_cells);
 size_t store_cells_offset(uint32_t n_references);
 
-/* Over `base`, of which so many slots of each kind, at least one, have memory behind them. An empty store:
- * everything behind it is zero. */
+/* Over `base`, of which so many slots of each kind, at least one, have memory behind them. An empty
+ * store: everything behind it is zero. */
 void store_init(struct store *s, void *base, uint32_t n_references, uint32_t n_cells,
                 uint32_t references_allocated, uint32_t cells_allocated);
 

@@ -1,14 +1,17 @@
 /* The board: the shared-memory segment with live statistics and flow control (contract; floor 0).
  *
- * The broker writes, everybody else maps it read-only: a look costs the broker nothing, and works while it hangs and after it
- * died. The layout is versioned by BOARD_LAYOUT and by the sizes in the header; who does not know it must not read on.
+ * The broker writes, everybody else maps it read-only: a look costs the broker nothing, and works
+ * while it hangs and after it died. The layout is versioned by BOARD_LAYOUT and by the sizes in the
+ * header; who does not know it must not read on.
  *
- * One writer. Words that stand alone are relaxed atomics: each is right, two of them may be of different moments. Words that only
- * make sense together (who is in a row) lie behind a sequence word: odd while they are being written (struct board_identity,
- * struct board_topic). The reader's loop is board_read_begin / board_read_retry, bounded by the caller.
+ * One writer. Words that stand alone are relaxed atomics: each is right, two of them may be of
+ * different moments. Words that only make sense together (who is in a row) lie behind a sequence
+ * word: odd while they are being written (struct board_identity, struct board_topic). The reader's
+ * loop is board_read_begin / board_read_retry, bounded by the caller.
  *
- * The counters are tables (X macros): layout, JSON keys, Prometheus names and documentation all come from them. A new counter goes
- * at the end of its table and raises BOARD_LAYOUT; a key is never renamed or removed (the JSON is an interface). */
+ * The counters are tables (X macros): layout, JSON keys, Prometheus names and documentation all
+ * come from them. A new counter goes at the end of its table and raises BOARD_LAYOUT; a key is
+ * never renamed or removed (the JSON is an interface). */
 #ifndef MQBROKER_LIBCLIENT_BOARD_H
 #define MQBROKER_LIBCLIENT_BOARD_H
 
@@ -24,7 +27,8 @@
 enum {
     BOARD_LAYOUT = 1,
     BOARD_POSTINGS = 64, /* answers to registrations that stand on the board at once */
-    BOARD_BUCKETS = 40,  /* of the histogram of time in broker: bucket i counts times below 2^i microseconds */
+    BOARD_BUCKETS =
+        40, /* of the histogram of time in broker: bucket i counts times below 2^i microseconds */
     BOARD_NAME_SIZE = 64,
     BOARD_TOPIC_SIZE = 256,
 };
@@ -105,10 +109,12 @@ struct board_priority {
     _Atomic uint64_t out;
     _Atomic uint64_t waiting; /* references that wait for room now */
     struct board_drops drops;
-    _Atomic uint64_t wait[BOARD_BUCKETS]; /* time in broker of what went out, bucket i: below 2^i us */
+    _Atomic uint64_t
+        wait[BOARD_BUCKETS]; /* time in broker of what went out, bucket i: below 2^i us */
 };
 
-/* A kernel queue. `standing` is what the broker saw last; whoever may open the queue asks the kernel. */
+/* A kernel queue. `standing` is what the broker saw last; whoever may open the queue asks the
+ * kernel. */
 struct board_queue {
     _Atomic uint32_t depth;
     _Atomic uint32_t width;
@@ -144,13 +150,16 @@ enum board_row_state {
     BOARD_ROW_ENDING = 3,
 };
 
-/* A session's row. What its client reads for every message stands first, on lines that are written once a batch. */
+/* A session's row. What its client reads for every message stands first, on lines that are written
+ * once a batch. */
 struct board_row {
     /* Flow: `core-sketch` section 6, rules P1, P4, P5. */
-    _Alignas(64) _Atomic uint64_t tide; /* priorities that wait in the broker << 32 | low half of the newest number */
-    _Atomic uint64_t grant;             /* bytes it may have published in all */
-    _Atomic uint64_t missed;            /* messages dropped for it */
-    _Atomic uint32_t level[WIRE_LEVELS + 1]; /* low half of the number of the last batch sent at each kernel priority */
+    _Alignas(64) _Atomic uint64_t
+        tide; /* priorities that wait in the broker << 32 | low half of the newest number */
+    _Atomic uint64_t grant;                  /* bytes it may have published in all */
+    _Atomic uint64_t missed;                 /* messages dropped for it */
+    _Atomic uint32_t level[WIRE_LEVELS + 1]; /* low half of the number of the last batch sent at
+                                                each kernel priority */
     _Atomic uint32_t flow_reserved;
 
     /* Watching. */
@@ -172,8 +181,8 @@ struct board_row {
     struct board_refusals refusals;
 };
 
-/* A topic that messages were published to, in the order of first use. When all rows are taken, further topics share the last
- * one, whose name is empty. */
+/* A topic that messages were published to, in the order of first use. When all rows are taken,
+ * further topics share the last one, whose name is empty. */
 struct board_topic {
     _Atomic uint32_t sequence;
     _Atomic uint32_t size; /* of its name; 0 in a used row: "all others" */
@@ -190,29 +199,30 @@ struct board_header {
     /* Checked on attach, never changed. */
     uint32_t magic;
     uint32_t layout;
-    uint64_t size;         /* of the segment */
-    uint32_t header_size;  /* sizeof each, so that a mismatch is seen and not read through */
+    uint64_t size;        /* of the segment */
+    uint32_t header_size; /* sizeof each, so that a mismatch is seen and not read through */
     uint32_t row_size;
     uint32_t topic_size;
-    uint32_t n_rows;       /* sessions */
-    uint32_t n_topics;     /* topic rows, "all others" included */
+    uint32_t n_rows;   /* sessions */
+    uint32_t n_topics; /* topic rows, "all others" included */
     uint32_t reserved;
-    uint64_t rows_offset;  /* from the start of the segment */
+    uint64_t rows_offset; /* from the start of the segment */
     uint64_t topics_offset;
-    uint32_t frame_max;    /* largest message frame, bytes */
+    uint32_t frame_max; /* largest message frame, bytes */
     uint32_t reserved2;
-    uint64_t window;       /* of each session, bytes */
+    uint64_t window; /* of each session, bytes */
 
     /* The broker. */
     _Alignas(64) _Atomic uint32_t state; /* enum board_state */
     _Atomic uint32_t pid;
-    _Atomic uint64_t pid_start;  /* field 22 of /proc/<pid>/stat: pid and this name a process for good */
-    _Atomic uint64_t started;    /* nanoseconds of CLOCK_REALTIME */
-    _Atomic uint64_t last_turn;  /* nanoseconds of CLOCK_BOOTTIME at its last turn that had work */
-    _Atomic uint32_t postings;   /* futex word: rises with every posting */
-    _Atomic uint32_t asleep;     /* 1: the broker sleeps, or is about to (rule P8) */
+    _Atomic uint64_t
+        pid_start; /* field 22 of /proc/<pid>/stat: pid and this name a process for good */
+    _Atomic uint64_t started;   /* nanoseconds of CLOCK_REALTIME */
+    _Atomic uint64_t last_turn; /* nanoseconds of CLOCK_BOOTTIME at its last turn that had work */
+    _Atomic uint32_t postings;  /* futex word: rises with every posting */
+    _Atomic uint32_t asleep;    /* 1: the broker sleeps, or is about to (rule P8) */
     _Atomic uint32_t topics_used;
-    _Atomic uint32_t clients;    /* live sessions */
+    _Atomic uint32_t clients; /* live sessions */
 
     /* Limits and what is used of them. */
     _Alignas(64) _Atomic uint64_t queue_bytes_limit; /* RLIMIT_MSGQUEUE */
@@ -225,7 +235,7 @@ struct board_header {
     _Atomic uint64_t store_allocated; /* bytes of the store that have memory behind them */
     _Atomic uint64_t retained_max;    /* bytes */
     _Atomic uint64_t retained_bytes;
-    _Atomic uint64_t retained;        /* messages */
+    _Atomic uint64_t retained; /* messages */
     _Atomic uint64_t subscriptions;
     struct board_queue request;
     struct board_queue urgent;
@@ -235,7 +245,8 @@ struct board_header {
     struct board_refusals refusals;
     struct board_rejects rejects;
     struct board_priority priorities[WIRE_LEVELS];
-    struct board_posting board_postings[BOARD_POSTINGS]; /* a ring: slot = postings % BOARD_POSTINGS */
+    struct board_posting
+        board_postings[BOARD_POSTINGS]; /* a ring: slot = postings % BOARD_POSTINGS */
 };
 
 /* Bytes of a segment for so many rows and topics. */
@@ -251,8 +262,8 @@ enum board_outcome {
     BOARD_E_LAYOUT, /* a board of another version */
 };
 
-/* May this be read: checks everything on which board_row() and board_topic() rely. `size` bytes are mapped at `base`.
- * Returns an enum board_outcome. */
+/* May this be read: checks everything on which board_row() and board_topic() rely. `size` bytes are
+ * mapped at `base`. Returns an enum board_outcome. */
 int board_check(const void *base, size_t size);
 
 static inline struct board_row *board_row(const struct board_header *board, uint32_t i)
@@ -281,7 +292,8 @@ static inline void board_add(_Atomic uint64_t *word, uint64_t n)
     board_set(word, board_get(word) + n);
 }
 
-/* Words behind a sequence word. A writer that was killed in the middle leaves it odd; the next one makes it even. */
+/* Words behind a sequence word. A writer that was killed in the middle leaves it odd; the next one
+ * makes it even. */
 static inline void board_write_begin(_Atomic uint32_t *sequence)
 {
     uint32_t s = atomic_load_explicit(sequence, memory_order_relaxed) | 1u;
@@ -320,8 +332,8 @@ struct board_client_info {
     char name[BOARD_NAME_SIZE];
 };
 
-/* Take a consistent copy. False: the writer was in the middle all through 1,000 tries (it was killed there); `out` then holds
- * what stands. */
+/* Take a consistent copy. False: the writer was in the middle all through 1,000 tries (it was
+ * killed there); `out` then holds what stands. */
 bool board_read_identity(const struct board_row *row, struct board_client_info *out);
 bool board_read_topic_name(const struct board_topic *topic, char out[BOARD_TOPIC_SIZE]);
 

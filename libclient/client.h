@@ -54,9 +54,7 @@ struct mqc {
     char instance[NAMES_INSTANCE_MAX + 1];
 };
 
-/* ---- client.c
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- client.c ---- */
 
 /* Clocks, in nanoseconds; and the moment `timeout_ms` from now, CLIENT_FOREVER if it is negative.
  */
@@ -103,9 +101,7 @@ void client_ring(struct mqc *c);
  * (-EDEADLK). 0: done. */
 int client_await_call(struct mqc *c, uint64_t deadline);
 
-/* ---- client-publish.c
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- client-publish.c ---- */
 
 /* Publish what is ready but for its number and its frame size. `confirm` gives it the next number
  * of a confirm. Waits for room until the deadline, 0: not at all. 0; -EAGAIN, -EDEADLK, -ETIMEDOUT,
@@ -116,17 +112,13 @@ int client_publish(struct mqc *c, struct session_message *m, bool confirm, uint6
 int client_begin(struct mqc *c, const struct mqc_publication *p, uint8_t type,
                  struct session_message *m);
 
-/* ---- client-receive.c
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- client-receive.c ---- */
 
 /* A message for the user, from a frame in a batch whose hold becomes the message's. */
 void client_fill(struct mqc_message *message, const struct wire_frame *frame,
                  struct inbox_batch *batch);
 
-/* ---- client-error.c
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- client-error.c ---- */
 
 /* Keep a sentence for mqc_last_error() and return `error`. The second takes one that lives for
  * ever, and costs nothing. */

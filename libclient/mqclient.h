@@ -13,26 +13,27 @@
  *
  * What holds for all of it
  *
- *   Errors     Functions return 0 (or a number, where stated) on success and -errno on failure. mqc_last_error() has a sentence for the
- *              last failure in the calling thread: what was wrong, and what to do. Those that any call may return are not repeated below:
- *                -EINVAL      an argument is wrong
- *                -ESHUTDOWN   the broker has stopped; close the handle
- *                -ECONNRESET  the broker has ended this session (mqc_last_error() says why); close the handle
- *                -EPERM       the handle was opened by another process (see Fork)
- *   Priority   0 (lowest) to 31 (highest); MQC_DEFAULT_PRIORITY if there is no reason for another. From MQC_URGENT on a message
- *              has reserved room all the way. A message of a higher priority overtakes every lower one that its receiver has not yet
- *              been handed; within one priority and publisher, first in is first out.
- *   Blocking   A call that may wait says so. Timeouts are in milliseconds on the monotonic clock; -1 waits without end, 0 does not wait.
- *              Interrupted system calls are taken up again. While a publisher waits for room, what arrives for it is kept in the handle.
- *              A killed broker is no error: calls wait until it has been started again, and go on.
- *   Threads    A handle serves one thread at a time: two calls on one handle must not overlap. Different handles are independent. The
- *              library starts no thread (mqc_notify with SIGEV_THREAD makes the C library start one).
- *   Fork       A handle belongs to the process that opened it. A child may only mqc_close() its copy, which frees memory and
- *              descriptors and leaves the session alone.
- *   Signals    Never touched. Nothing is printed, nothing exits. Descriptors are close-on-exec.
- *   Memory     Payload and topic of a received message lie in the handle; valid until mqc_message_free(), also after further calls of
- *              mqc_receive(), but not after mqc_close(). A message that is not freed keeps the buffer of a whole
- *              queue message (at most 8 KiB, with all messages in it); to free them is a matter of the handle's thread like every call.
+ *   Errors     Functions return 0 (or a number, where stated) on success and -errno on failure.
+ * mqc_last_error() has a sentence for the last failure in the calling thread: what was wrong, and
+ * what to do. Those that any call may return are not repeated below: -EINVAL      an argument is
+ * wrong -ESHUTDOWN   the broker has stopped; close the handle -ECONNRESET  the broker has ended
+ * this session (mqc_last_error() says why); close the handle -EPERM       the handle was opened by
+ * another process (see Fork) Priority   0 (lowest) to 31 (highest); MQC_DEFAULT_PRIORITY if there
+ * is no reason for another. From MQC_URGENT on a message has reserved room all the way. A message
+ * of a higher priority overtakes every lower one that its receiver has not yet been handed; within
+ * one priority and publisher, first in is first out. Blocking   A call that may wait says so.
+ * Timeouts are in milliseconds on the monotonic clock; -1 waits without end, 0 does not wait.
+ *              Interrupted system calls are taken up again. While a publisher waits for room, what
+ * arrives for it is kept in the handle. A killed broker is no error: calls wait until it has been
+ * started again, and go on. Threads    A handle serves one thread at a time: two calls on one
+ * handle must not overlap. Different handles are independent. The library starts no thread
+ * (mqc_notify with SIGEV_THREAD makes the C library start one). Fork       A handle belongs to the
+ * process that opened it. A child may only mqc_close() its copy, which frees memory and descriptors
+ * and leaves the session alone. Signals    Never touched. Nothing is printed, nothing exits.
+ * Descriptors are close-on-exec. Memory     Payload and topic of a received message lie in the
+ * handle; valid until mqc_message_free(), also after further calls of mqc_receive(), but not after
+ * mqc_close(). A message that is not freed keeps the buffer of a whole queue message (at most 8
+ * KiB, with all messages in it); to free them is a matter of the handle's thread like every call.
  */
 #ifndef MQCLIENT_H
 #define MQCLIENT_H
@@ -62,9 +63,10 @@ extern "C" {
 /* A connection. */
 struct mqc;
 
-struct sigevent; /* <signal.h> has it only where POSIX is asked for; mqc_notify() needs no more than its name */
+struct sigevent; /* <signal.h> has it only where POSIX is asked for; mqc_notify() needs no more than
+                    its name */
 
-/* ---- Open and close ---------------------------------------------------------------------------------------------- */
+/* ---- Open and close ---- */
 
 enum mqc_open_flag {
     MQC_PUBLISH_ONLY = 1, /* never subscribes: takes less of the kernel's queue memory */
@@ -76,37 +78,36 @@ struct mqc_options {
     const char *name;     /* direct topic "@name" reaches this client; NULL: none */
     unsigned flags;       /* enum mqc_open_flag */
     int timeout_ms;       /* how long to wait for the broker's answer; 0: 5,000 */
-    int poll_usec;        /* look again for so long before sleeping, while that has been paying; 0: the default, 50; -1: never */
+    int poll_usec; /* look again for so long before sleeping, while that has been paying; 0: the
+                      default, 50; -1: never */
 };
 
-/* Connect: registers with the broker and waits for its answer. `*client` is for mqc_close(); on failure it is NULL.
- *   -ENOENT        no broker of that instance
- *   -ECONNREFUSED  there was one, and it does not run any more
- *   -EACCES        it belongs to another user
- *   -EPROTO        it speaks another version
- *   -EADDRINUSE    the name is taken
- *   -ENFILE        refused: it has as many clients as it may have
- *   -EMFILE        refused: no kernel queue memory left; or this process has no descriptor left
- *   -ESRCH         refused: the broker cannot see this process (another pid namespace)
- *   -EIO           refused: the broker could not make a reply queue
- *   -ETIMEDOUT     no answer in time
- *   -ENOMEM */
+/* Connect: registers with the broker and waits for its answer. `*client` is for mqc_close(); on
+ * failure it is NULL. -ENOENT        no broker of that instance -ECONNREFUSED  there was one, and
+ * it does not run any more -EACCES        it belongs to another user -EPROTO        it speaks
+ * another version -EADDRINUSE    the name is taken -ENFILE        refused: it has as many clients
+ * as it may have -EMFILE        refused: no kernel queue memory left; or this process has no
+ * descriptor left -ESRCH         refused: the broker cannot see this process (another pid
+ * namespace) -EIO           refused: the broker could not make a reply queue -ETIMEDOUT     no
+ * answer in time -ENOMEM */
 MQC_API int mqc_open(struct mqc **client, const struct mqc_options *options);
 
-/* Send what is gathered, say goodbye, free everything; NULL is fine. Waits at most a second for room to say goodbye. Messages of this
- * handle that are not freed yet become invalid. */
+/* Send what is gathered, say goodbye, free everything; NULL is fine. Waits at most a second for
+ * room to say goodbye. Messages of this handle that are not freed yet become invalid. */
 MQC_API void mqc_close(struct mqc *client);
 
-/* ---- Publish ----------------------------------------------------------------------------------------------------- */
+/* ---- Publish ---- */
 
 enum mqc_publish_flag {
-    MQC_RETAIN = 1,   /* keep as the topic's last message for later subscribers; an empty payload forgets it */
-    MQC_CONFIRM = 2,  /* the broker confirms: mqc_confirm_wait() */
-    MQC_NOWAIT = 4,   /* -EAGAIN instead of waiting for room */
+    MQC_RETAIN =
+        1, /* keep as the topic's last message for later subscribers; an empty payload forgets it */
+    MQC_CONFIRM = 2, /* the broker confirms: mqc_confirm_wait() */
+    MQC_NOWAIT = 4,  /* -EAGAIN instead of waiting for room */
 };
 
 struct mqc_publication {
-    const char *topic; /* NUL-terminated UTF-8, 1 to 255 bytes, no wildcards; "@name" goes to the client of that name */
+    const char *topic; /* NUL-terminated UTF-8, 1 to 255 bytes, no wildcards; "@name" goes to the
+                          client of that name */
     const void *payload;
     size_t size;
     unsigned priority; /* 0 to 31 */
@@ -114,12 +115,12 @@ struct mqc_publication {
     uint64_t ttl_ms;   /* dropped if not delivered within this; 0: never */
 };
 
-/* Publish. The payload is copied. A message fits if topic and payload together are at most mqc_payload_max(client, "") bytes.
- * Waits while this publisher is out of window or the request queue is full, unless MQC_NOWAIT is set.
- * Returns 0; with MQC_CONFIRM a number above 0 for mqc_confirm_wait().
- *   -EMSGSIZE  larger than mqc_payload_max()
- *   -EAGAIN    MQC_NOWAIT, and no room
- *   -EDEADLK   no room, and nothing more can be kept for this client meanwhile: receive, then publish again */
+/* Publish. The payload is copied. A message fits if topic and payload together are at most
+ * mqc_payload_max(client, "") bytes. Waits while this publisher is out of window or the request
+ * queue is full, unless MQC_NOWAIT is set. Returns 0; with MQC_CONFIRM a number above 0 for
+ * mqc_confirm_wait(). -EMSGSIZE  larger than mqc_payload_max() -EAGAIN    MQC_NOWAIT, and no room
+ *   -EDEADLK   no room, and nothing more can be kept for this client meanwhile: receive, then
+ * publish again */
 MQC_API int64_t mqc_publish_with(struct mqc *client, const struct mqc_publication *publication);
 
 /* The same with the priority alone. Returns 0 or -errno. */
@@ -129,8 +130,9 @@ MQC_API int mqc_publish(struct mqc *client, const char *topic, const void *paylo
 /* Largest payload, in bytes, for this topic. */
 MQC_API size_t mqc_payload_max(const struct mqc *client, const char *topic);
 
-/* With batching on, publishes gather in the handle until a queue message is full, a message of another priority comes, mqc_flush(), or
- * any call that waits. Off (as it is at first), each is sent at once. Switching it off flushes. Returns 0 or what mqc_flush() returns. */
+/* With batching on, publishes gather in the handle until a queue message is full, a message of
+ * another priority comes, mqc_flush(), or any call that waits. Off (as it is at first), each is
+ * sent at once. Switching it off flushes. Returns 0 or what mqc_flush() returns. */
 MQC_API int mqc_set_batching(struct mqc *client, int on);
 
 /* Send what is gathered. Waits for room in the request queue. Returns 0 or -errno. */
@@ -146,20 +148,21 @@ MQC_API int mqc_flush(struct mqc *client);
  *   -ETIMEDOUT */
 MQC_API int mqc_confirm_wait(struct mqc *client, int64_t number, int timeout_ms);
 
-/* ---- Subscribe and receive --------------------------------------------------------------------------------------- */
+/* ---- Subscribe and receive ---- */
 
 enum mqc_subscribe_flag {
     MQC_NO_RETAINED = 1, /* do not send the messages kept for matching topics */
 };
 
-/* Subscribe to a topic filter (MQTT wildcards '+' and '#'); the broker's answer is waited for, at most 5 s (-ETIMEDOUT).
- * A message that matches several subscriptions of a client is delivered once. Subscribing again delivers kept messages again.
- *   -EINVAL   not a filter, or the handle is publish-only
- *   -ENOSPC   as many subscriptions as a client may have
- *   -EDEADLK  too many other messages came before the answer: receive them, then subscribe again */
+/* Subscribe to a topic filter (MQTT wildcards '+' and '#'); the broker's answer is waited for, at
+ * most 5 s (-ETIMEDOUT). A message that matches several subscriptions of a client is delivered
+ * once. Subscribing again delivers kept messages again. -EINVAL   not a filter, or the handle is
+ * publish-only -ENOSPC   as many subscriptions as a client may have -EDEADLK  too many other
+ * messages came before the answer: receive them, then subscribe again */
 MQC_API int mqc_subscribe(struct mqc *client, const char *filter, unsigned flags);
 
-/* The opposite. -ENOENT: there was no such subscription. Messages that were under way may still come. */
+/* The opposite. -ENOENT: there was no such subscription. Messages that were under way may still
+ * come. */
 MQC_API int mqc_unsubscribe(struct mqc *client, const char *filter);
 
 enum mqc_message_flag {
@@ -170,14 +173,16 @@ enum mqc_message_flag {
 };
 
 struct mqc_message {
-    const char *topic; /* NUL-terminated; "" in a reply */
+    const char *topic;   /* NUL-terminated; "" in a reply */
     const void *payload; /* not aligned; never NULL */
     size_t size;
     unsigned priority;
-    unsigned flags;   /* enum mqc_message_flag */
-    uint64_t number;  /* MQC_M_REPLY, MQC_M_FAILED: what mqc_request_send() returned. MQC_M_REQUEST: for mqc_reply() */
-    int error;        /* MQC_M_FAILED: -ENOENT nobody subscribes, -ECONNRESET the server died, -ETIMEDOUT, -ENOBUFS dropped */
-    void *owner;      /* the library's */
+    unsigned flags;  /* enum mqc_message_flag */
+    uint64_t number; /* MQC_M_REPLY, MQC_M_FAILED: what mqc_request_send() returned. MQC_M_REQUEST:
+                        for mqc_reply() */
+    int error; /* MQC_M_FAILED: -ENOENT nobody subscribes, -ECONNRESET the server died, -ETIMEDOUT,
+                  -ENOBUFS dropped */
+    void *owner; /* the library's */
 };
 
 /* The next message, highest priority first. Returns 0 and fills `message`, which is to be freed.
@@ -188,45 +193,47 @@ MQC_API int mqc_receive(struct mqc *client, struct mqc_message *message, int tim
 /* Done with it. A message that is zero or already freed is fine. */
 MQC_API void mqc_message_free(struct mqc_message *message);
 
-/* A descriptor for poll, epoll, libuv, GLib …: readable when there may be something to receive; then receive until -EAGAIN. It belongs to the
- * handle: do not read it, do not close it. Returns the descriptor or -errno. */
+/* A descriptor for poll, epoll, libuv, GLib …: readable when there may be something to receive;
+ * then receive until -EAGAIN. It belongs to the handle: do not read it, do not close it. Returns
+ * the descriptor or -errno. */
 MQC_API int mqc_fd(struct mqc *client);
 
-/* As mq_notify(): one notification, the next time that messages come while none stand. Register, then receive until -EAGAIN, or what came
- * before is not announced. Now and then one comes without a message. NULL takes it back. One registrant a handle.
- *   -EBUSY  there is one already */
+/* As mq_notify(): one notification, the next time that messages come while none stand. Register,
+ * then receive until -EAGAIN, or what came before is not announced. Now and then one comes without
+ * a message. NULL takes it back. One registrant a handle. -EBUSY  there is one already */
 MQC_API int mqc_notify(struct mqc *client, const struct sigevent *event);
 
-/* Messages that the broker dropped for this client so far because it was too slow or they expired. */
+/* Messages that the broker dropped for this client so far because it was too slow or they expired.
+ */
 MQC_API uint64_t mqc_missed(const struct mqc *client);
 
-/* ---- Request and reply ------------------------------------------------------------------------------------------- */
+/* ---- Request and reply ---- */
 
-/* Publish a request and wait for its reply. `publication` as for mqc_publish_with(); ttl_ms is not used: timeout_ms, which must be above 0, is
- * how long the reply may take. Other messages that arrive meanwhile are kept. Returns 0 and fills `reply`, which is to be freed.
- *   -ENOENT      nobody subscribes to that topic
- *   -ECONNRESET  who was to reply is gone (or, as everywhere, this session: then mqc_receive() says so as well)
- *   -ETIMEDOUT   no reply in time
- *   -ENOBUFS     the request was dropped or refused
- *   -EDEADLK     so many other messages came before the reply that no more can be kept: receive them, then ask again
- *   and what mqc_publish_with() returns */
+/* Publish a request and wait for its reply. `publication` as for mqc_publish_with(); ttl_ms is not
+ * used: timeout_ms, which must be above 0, is how long the reply may take. Other messages that
+ * arrive meanwhile are kept. Returns 0 and fills `reply`, which is to be freed. -ENOENT      nobody
+ * subscribes to that topic -ECONNRESET  who was to reply is gone (or, as everywhere, this session:
+ * then mqc_receive() says so as well) -ETIMEDOUT   no reply in time -ENOBUFS     the request was
+ * dropped or refused -EDEADLK     so many other messages came before the reply that no more can be
+ * kept: receive them, then ask again and what mqc_publish_with() returns */
 MQC_API int mqc_request(struct mqc *client, const struct mqc_publication *publication,
                         struct mqc_message *reply, int timeout_ms);
 
-/* The same without waiting: returns a number above 0; the reply (or MQC_M_FAILED) comes by mqc_receive(). At most 1,024 may be open:
- * -EAGAIN. */
+/* The same without waiting: returns a number above 0; the reply (or MQC_M_FAILED) comes by
+ * mqc_receive(). At most 1,024 may be open: -EAGAIN. */
 MQC_API int64_t mqc_request_send(struct mqc *client, const struct mqc_publication *publication,
                                  int timeout_ms);
 
-/* Answer a message that has MQC_M_REQUEST; before or after mqc_message_free() of it, `number` is what counts. The first of several answers
- * wins. The reply goes at the request's priority. Waits as mqc_publish_with() does. */
+/* Answer a message that has MQC_M_REQUEST; before or after mqc_message_free() of it, `number` is
+ * what counts. The first of several answers wins. The reply goes at the request's priority. Waits
+ * as mqc_publish_with() does. */
 MQC_API int mqc_reply(struct mqc *client, const struct mqc_message *request, const void *payload,
                       size_t size);
 
-/* ---- The rest ---------------------------------------------------------------------------------------------------- */
+/* ---- The rest ---- */
 
-/* A sentence for the last failure in this thread: what was wrong, and what to do. Never NULL; valid until the next call of the library in this
- * thread. */
+/* A sentence for the last failure in this thread: what was wrong, and what to do. Never NULL; valid
+ * until the next call of the library in this thread. */
 MQC_API const char *mqc_last_error(void);
 
 /* "0.1.0" */

@@ -104,9 +104,7 @@ void session_deinit(struct session *s);
 /* After WELCOME: the board row of this session. */
 void session_attach(struct session *s, const struct board_row *row);
 
-/* ---- Reading
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- Reading ---- */
 
 enum session_arrival {
     SESSION_ARRIVED = 0,
@@ -158,9 +156,7 @@ static inline bool session_has_something(const struct session *s)
     return s->inbox.map != 0 || requests_have_failed(&s->requests);
 }
 
-/* ---- Sending
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- Sending ---- */
 
 /* May a message of this charge be published now: is it within the window (levels below WIRE_URGENT
  * leave a quarter), and if it is to be confirmed, is there a place for its outcome? */
@@ -213,8 +209,7 @@ static inline void session_clear(struct session_envelope *envelope)
     envelope->size = WIRE_ENVELOPE_SIZE;
 }
 
-/* ---- The call that waits
- * -------------------------------------------------------------------------------------------- */
+/* ---- The call that waits ---- */
 
 /* Forget the call, and the reply if it was not fetched. */
 void session_end_call(struct session *s);

@@ -89,9 +89,7 @@ static uint32_t receive_number(struct mqc *client)
     return number;
 }
 
-/* ---- Slow
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- Slow ---- */
 
 static void
 a_slow_subscriber_slows_its_publisher_and_the_brokers_memory_stays_in_bound(void **state)
@@ -143,9 +141,7 @@ a_slow_subscriber_slows_its_publisher_and_the_brokers_memory_stays_in_bound(void
     mqc_close(subscriber);
 }
 
-/* ---- Stalled (P7)
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- Stalled (P7) ---- */
 
 /* An actor: subscribes, and when it hears of it reads all that comes until the end ("end" as the
  * payload), saying how many. Ends with what it missed, as the library says. */
@@ -266,8 +262,7 @@ static void P7_disconnect_ends_a_stalled_session_and_says_why(void **state)
     assert_true(board_get(&board->drops.gone) > 0);
 }
 
-/* ---- Two who wait for each other (P5)
- * ------------------------------------------------------------------------------ */
+/* ---- Two who wait for each other (P5) ---- */
 
 /* An actor: publishes to the other, reading what has come only when it must. */
 static void publish_to_each_other(struct actor *self, const void *context)
@@ -347,9 +342,7 @@ static void P5_nor_do_they_with_batching_and_the_smallest_windows(void **state)
     both_publish_and_finish(*state, 1);
 }
 
-/* ---- Room
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- Room ---- */
 
 /* P4, P6: the library never publishes what would be refused; without waiting it says so. */
 static void P4_a_publisher_out_of_room_is_told_and_nothing_is_refused(void **state)

@@ -106,9 +106,7 @@ static uint64_t strays(const struct daemon *d)
     return board_get(&daemon_board(d)->refusals.stray);
 }
 
-/* ---- Answered
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- Answered ---- */
 
 static void a_request_is_answered_at_its_priority(void **state)
 {
@@ -203,9 +201,7 @@ static void L2_of_several_answers_the_first_wins(void **state)
     mqc_close(client);
 }
 
-/* ---- Not answered
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- Not answered ---- */
 
 static void nobody_there_is_said_at_once(void **state)
 {

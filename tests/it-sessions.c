@@ -159,9 +159,7 @@ static bool gone(const struct daemon *d)
     return daemon_rows(d) == 0 && queues_left(d) == 0;
 }
 
-/* ---- Many
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- Many ---- */
 
 static void check_geometry(const struct daemon *d)
 {
@@ -236,9 +234,7 @@ static void killed_clients_leave_nothing(void **state)
     PATIENCE_UNTIL(board_get(&daemon_board(d)->references_used) == 0);
 }
 
-/* ---- Refused
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- Refused ---- */
 
 static void the_end_of_queue_memory_is_a_sentence(void **state)
 {
@@ -297,9 +293,7 @@ static void a_name_is_taken_until_its_holder_has_gone(void **state)
         assert_int_equal(open_fails(d, no_names[i]), -EINVAL);
 }
 
-/* ---- Publishers
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- Publishers ---- */
 
 static void publish_only_sessions_leave_the_wide_queues_to_others(void **state)
 {
@@ -369,8 +363,7 @@ static void one_shot_publishers_leave_nothing(void **state)
     free(p);
 }
 
-/* ---- Other ways to go
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Other ways to go ---- */
 
 static void who_exits_without_a_word_leaves_nothing(void **state)
 {

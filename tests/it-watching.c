@@ -28,8 +28,7 @@
 
 static struct program p;
 
-/* ---- A broker that says nothing
- * ------------------------------------------------------------------------------------ */
+/* ---- A broker that says nothing ---- */
 
 /* What mqstat says of it; to be freed. */
 static json_t *look(const struct daemon *d)
@@ -112,9 +111,7 @@ static void cleanup_removes_what_a_killed_broker_left(void **state)
     mqc_close(client);
 }
 
-/* ---- A second one
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- A second one ---- */
 
 static void a_second_broker_says_who_holds_the_instance(void **state)
 {
@@ -132,9 +129,7 @@ static void a_second_broker_says_who_holds_the_instance(void **state)
     mqc_close(client);
 }
 
-/* ---- Configuration
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- Configuration ---- */
 
 static void exchange_one(struct mqc *client)
 {
@@ -205,9 +200,7 @@ static void check_config_says_line_and_reason(void **state)
     assert_int_equal(PROGRAM(&p, "mqbroker", "--instance", "a.dot"), 2);
 }
 
-/* ---- The clean stop
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- The clean stop ---- */
 
 struct part {
     const char *instance;
@@ -289,8 +282,7 @@ static void K9_a_stop_that_was_cut_off_is_finished_by_the_next_start(void **stat
     mqc_close(old);
 }
 
-/* ---- What is found at a start
- * -------------------------------------------------------------------------------------- */
+/* ---- What is found at a start ---- */
 
 /* A start that is to fail. */
 static void start_fails(const struct daemon *d, const char *because)

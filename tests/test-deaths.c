@@ -51,9 +51,7 @@ enum {
 static const uint8_t priorities[LEVELS] = {0, 8, 24, 31};
 static const char *const topics[TOPICS] = {"a/x", "a/y", "b"};
 
-/* ---- Death
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- Death ---- */
 
 enum persist_fault persist_fault;
 
@@ -70,9 +68,7 @@ void persist_point(void)
     }
 }
 
-/* ---- Chance
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- Chance ---- */
 
 static uint64_t chance_state;
 
@@ -90,8 +86,7 @@ static unsigned below(unsigned n)
     return (unsigned)(chance() % n);
 }
 
-/* ---- The fake kernel
- * --------------------------------------------------------------------------------------------- */
+/* ---- The fake kernel ---- */
 
 struct packet {
     uint8_t bytes[WIRE_QUEUE_MAX];
@@ -140,9 +135,7 @@ static bool fake_receive(struct fake_queue *q, uint8_t *bytes, uint32_t *size, u
     return true;
 }
 
-/* ---- The world
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- The world ---- */
 
 struct expected {
     uint32_t id; /* of the message; of a reply: of the request it answers */
@@ -222,8 +215,7 @@ static void expect(struct client *c, uint8_t level, struct expected what)
     c->unread++;
 }
 
-/* ---- The broker, and its deaths
- * ---------------------------------------------------------------------------------- */
+/* ---- The broker, and its deaths ---- */
 
 static const struct engine_settings settings = {
     .backlog_size = 1 << 30,
@@ -290,8 +282,7 @@ static struct client *client_of_row(uint16_t row)
     return NULL;
 }
 
-/* ---- What the model makes of an envelope
- * ------------------------------------------------------------------------- */
+/* ---- What the model makes of an envelope ---- */
 
 static unsigned topic_index(const char *text)
 {
@@ -389,8 +380,7 @@ static void model_envelope(const uint8_t *bytes, uint32_t size)
     }
 }
 
-/* ---- What the broker does
- * ---------------------------------------------------------------------------------------- */
+/* ---- What the broker does ---- */
 
 static void set_now(void)
 {
@@ -489,8 +479,7 @@ static void pump_all(void)
         act(broker_pump, &row);
 }
 
-/* ---- What clients do
- * --------------------------------------------------------------------------------------------- */
+/* ---- What clients do ---- */
 
 /* Its row, if the broker has one for it. */
 static const struct row *find_row(struct client *c)
@@ -597,8 +586,7 @@ static void client_reply(struct client *c, const struct row *row)
     send_frames(frame, (uint32_t)size, c->row, row->token, 8);
 }
 
-/* ---- What clients read
- * ------------------------------------------------------------------------------------------- */
+/* ---- What clients read ---- */
 
 static void check_answer(struct client *c, const struct wire_frame *f)
 {
@@ -686,9 +674,7 @@ static void client_read(struct client *c)
     }
 }
 
-/* ---- Runs
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- Runs ---- */
 
 static void drain_requests(void)
 {
@@ -931,9 +917,7 @@ static const char *run(uint64_t seed)
     return w.fault;
 }
 
-/* ---- Tests
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- Tests ---- */
 
 static uint64_t wanted_deaths = 120000;
 static uint64_t first_seed = 1;

@@ -534,6 +534,61 @@ static void P7_who_holds_up_a_publisher_out_of_room_is_stalled(void **state)
     unblock(r, other);
 }
 
+static void P7_who_is_stalled_has_no_patience_left(void **state)
+{
+    struct rig *r = *state;
+    uint16_t publisher = expect_session(r, "publisher");
+    uint16_t slow = subscriber(r, "slow", "t");
+
+    block(r, slow);
+    while (r->engine.sessions[publisher].charged < r->engine.window)
+        rig_publish(r, publisher, 5, "t", "x");
+    stall(r);
+    rig_turn(r);
+    for (int round = 0; round < 3; round++) { /* the publisher runs out of room again: at once */
+        assert_int_equal(r->engine.sessions[publisher].charged, r->engine.window / 2);
+        while (r->engine.sessions[publisher].charged < r->engine.window)
+            rig_publish(r, publisher, 5, "t", "x");
+        rig_turn(r); /* sees it */
+        rig_turn(r);
+    }
+    assert_int_equal(count(&board_row(r->memory.board, slow)->stalled_times), 1);
+    rig_drain(r, publisher);
+}
+
+static void P5_a_publisher_that_waits_is_told_of_room_before_half_is_back(void **state)
+{
+    static const struct rig_options wide = {.n_rows = 2};
+    struct rig *r;
+    uint16_t publisher, a;
+
+    (void)state;
+    assert_int_equal(expect_setup_with((void **)&r, &wide), 0);
+    publisher = expect_session(r, "publisher");
+    a = subscriber(r, "a", "t");
+    block(r, a);
+    while (r->engine.sessions[publisher].charged < r->engine.window)
+        rig_publish(r, publisher, 5, "t", "x");
+    rig_turn(r);
+    rig_drain(r, publisher);
+    unblock(r, a);
+    while (!engine_has_room(&r->engine, publisher)) {
+        rig_drain(r, a);
+        rig_turn(r);
+    }
+    assert_true(r->engine.sessions[publisher].charged > r->engine.window / 2);
+    assert_int_equal(r->queues[publisher].n, 0);
+    r->engine.now += r->settings.stall_timeout / 8;
+    life_tick(&r->engine);
+    rig_turn(r);
+    assert_int_equal(r->queues[publisher].n, 1);
+    assert_int_equal(r->queues[publisher].batches[0].size, WIRE_BATCH_SIZE);
+    do
+        rig_turn(r);
+    while (rig_drain(r, a) > 0);
+    assert_int_equal(expect_teardown((void **)&r), 0);
+}
+
 static void P7_what_came_after_the_publisher_ran_out_holds_nobody_up(void **state)
 {
     struct rig *r = *state;
@@ -924,6 +979,8 @@ int main(void)
         cmocka_unit_test(P7_who_is_over_its_quota_long_enough_is_stalled),
         cmocka_unit_test(P7_who_comes_back_under_its_quota_in_time_is_not),
         TEST(P7_who_holds_up_a_publisher_out_of_room_is_stalled),
+        TEST(P7_who_is_stalled_has_no_patience_left),
+        cmocka_unit_test(P5_a_publisher_that_waits_is_told_of_room_before_half_is_back),
         TEST(P7_what_came_after_the_publisher_ran_out_holds_nobody_up),
         cmocka_unit_test(P7_disconnect_ends_the_session),
         TEST(an_empty_broker_starts_again_empty),

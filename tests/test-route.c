@@ -1099,7 +1099,7 @@ static void a_goodbye_ends_the_session_once_all_was_routed(void **state)
     uint16_t b = subscriber(r, "b", "#");
 
     rig_bye(r, a);
-    rig_bye(r, a); /* again: nothing more */
+    rig_bye(r, a);                     /* again: nothing more */
     publish(r, a, "t", "sent before"); /* from the other queue */
     expect_message(r, b, "t", "sent before");
     life_quiet(&r->engine);

@@ -33,8 +33,7 @@ static unsigned n_instances;
 static unsigned n_descriptors; /* of this process at setup */
 static int last_descriptor;    /* the highest of them */
 
-/* ---- What a process has
- * ------------------------------------------------------------------------------------------ */
+/* ---- What a process has ---- */
 
 static unsigned count_descriptors(pid_t pid)
 {
@@ -75,9 +74,7 @@ uint64_t daemon_status(const struct daemon *d, const char *key)
     return value;
 }
 
-/* ---- What it says
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- What it says ---- */
 
 static char *read_log(const struct daemon *d)
 {
@@ -118,9 +115,7 @@ static void print_log(const struct daemon *d)
     free(text);
 }
 
-/* ---- Start
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Start ---- */
 
 void daemon_configure(const struct daemon *d, const char *config)
 {
@@ -204,9 +199,7 @@ void daemon_restart(struct daemon *d)
     launch(d);
 }
 
-/* ---- What it shows
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- What it shows ---- */
 
 const struct board_header *daemon_board(const struct daemon *d)
 {
@@ -271,9 +264,7 @@ static bool segment_exists(const char *name)
     return fd >= 0 || errno != ENOENT;
 }
 
-/* ---- What is left
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- What is left ---- */
 
 /* Its queues and segments, one after the other: `i` from 0 on. False: that was all. */
 static bool nth_name(const struct daemon *d, unsigned i, char name[NAMES_MAX], bool *is_queue)
@@ -323,9 +314,7 @@ static void remove_all(const struct daemon *d)
     }
 }
 
-/* ---- End
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- End ---- */
 
 static int reap(struct daemon *d)
 {
@@ -387,9 +376,7 @@ struct mqc *daemon_open(const struct daemon *d, const char *name, unsigned flags
     return client;
 }
 
-/* ---- Fixtures
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- Fixtures ---- */
 
 int daemon_setup(void **state)
 {
