@@ -174,6 +174,24 @@ static void a_frame_as_large_as_the_width_allows_goes_alone(void **state)
     assert_int_equal(r->queues[a].batches[1].size, r->width);
 }
 
+static void what_never_fits_its_queue_is_dropped_and_counted(void **state)
+{
+    static const struct rig_options narrow = {.width = 600};
+    struct rig *r;
+    uint16_t a;
+
+    (void)state;
+    assert_int_equal(expect_setup_with((void **)&r, &narrow), 0);
+    a = subscriber(r, "a", "t");
+    publish_large(r, a, 5, "x");
+    rig_publish(r, a, 5, "t", "fits");
+    rig_turn(r);
+    expect_message(r, a, "t", "fits");
+    assert_int_equal(r->queues[a].header.missed, 1);
+    assert_int_equal(board_get(&r->memory.board->drops.overflow), 1);
+    assert_int_equal(expect_teardown((void **)&r), 0);
+}
+
 static void a_batch_has_frames_of_one_priority(void **state)
 {
     struct rig *r = *state;
@@ -784,6 +802,7 @@ int main(void)
         TEST(numbers_rise_from_batch_to_batch),
         TEST(batches_fill_up_to_the_width_and_no_further),
         TEST(a_frame_as_large_as_the_width_allows_goes_alone),
+        cmocka_unit_test(what_never_fits_its_queue_is_dropped_and_counted),
         TEST(a_batch_has_frames_of_one_priority),
         TEST(P2_places_are_kept_for_higher_priorities),
         TEST(a_kept_place_is_not_lost_by_being_asked_for_low_ones),
