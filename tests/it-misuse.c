@@ -341,7 +341,7 @@ static void registrations_of_nobody_leave_no_row(void **state)
     }
     PATIENCE_UNTIL(board_get(&board->totals.refused_registrations) == REGISTRATIONS);
     assert_int_equal(daemon_rows(d), 1);
-    assert_int_equal(daemon_descriptors(d), descriptors);
+    assert_true(daemon_descriptors(d) <= descriptors);
     queue_close(&urgent);
     mqc_close(client);
 }

@@ -228,7 +228,7 @@ static void killed_clients_leave_nothing(void **state)
            (unsigned long long)(patience_now() - begun));
     for (unsigned i = 0; i < CLIENTS; i++)
         actor_kill(&actors[i]);
-    assert_int_equal(daemon_descriptors(d), descriptors);
+    assert_true(daemon_descriptors(d) <= descriptors);
     assert_int_equal(board_get(&daemon_board(d)->totals.died), CLIENTS);
     PATIENCE_UNTIL(board_get(&daemon_board(d)->subscriptions) == 0);
     PATIENCE_UNTIL(board_get(&daemon_board(d)->references_used) == 0);
@@ -356,7 +356,7 @@ static void one_shot_publishers_leave_nothing(void **state)
         mqc_message_free(&message);
     }
     assert_int_equal(daemon_rows(d), 1);
-    assert_int_equal(daemon_descriptors(d), descriptors);
+    assert_true(daemon_descriptors(d) <= descriptors);
     PATIENCE_UNTIL(board_get(&daemon_board(d)->references_used) == 1); /* the subscription */
     assert_int_equal(board_get(&daemon_board(d)->cells_used), 1);
     mqc_close(subscriber);
