@@ -43,7 +43,8 @@ enum {
     TURN_BYTES = 24576,     /* … of normal ones: an urgent message waits for one turn (P3) */
     URGENT_IN_A_ROW = 8,    /* then one normal envelope, if there is one (P3) */
     LOOK_FOR_URGENT = 2048, /* bytes of normal ones between looks into the urgent queue */
-    LOOK_FOR_EVENTS = 8,    /* turns between looks at what is no request and does not press */
+    LOOK_FOR_EVENTS = 32,   /* turns between looks at what is no request and does not press */
+    LOOK_AT_OTHER = 8,      /* looks at one request queue for one at the other */
     LOOK_AFTER = 500000000, /* nanoseconds between looks at processes without a pidfd */
     REALLY_SLEPT = 2000,    /* nanoseconds that a wait takes if it was not over at once */
     BUSY = 20000,           /* nanoseconds off the processor that say that others want it */
@@ -86,11 +87,13 @@ struct broker {
     uint64_t queue_bytes; /* of all queues */
     int paying;           /* above 0: looking again pays */
     unsigned sleeps;
+    unsigned looks;
     unsigned turns;
-    bool rested;       /* the last turn found nothing, or the broker has slept since */
-    bool woken;        /* it has slept, and was told what stands where */
-    bool urgent_ready; /* … namely in the urgent queue too */
-    bool cut_short;    /* the last turn ended before the request queues were empty */
+    bool rested;                 /* the last turn found nothing, or the broker has slept since */
+    bool woken;                  /* it has slept, and was told what stands where */
+    bool urgent_ready;           /* … namely in the urgent queue too */
+    enum landing_from last_from; /* where the last envelope came from */
+    bool cut_short;              /* there may be more in the request queues */
     bool stopping;
     bool memory_full;
     struct log_limit refusal_limit;
@@ -488,21 +491,34 @@ static size_t take(struct broker *b, const struct queue *q, enum landing_from fr
                     "/dev/shm is full: messages are refused until there is room");
     if (from == LANDING_URGENT) /* registrations come this way */
         e->wall = clock_now(CLOCK_REALTIME);
+    b->last_from = from;
     route(e, (size_t)n);
     prepare_token(b);
     return (size_t)n;
 }
 
+static bool take_urgent(struct broker *b)
+{
+    return take(b, &b->urgent, LANDING_URGENT) > 0;
+}
+
+static bool take_normal(struct broker *b)
+{
+    return !engine_is_tight(&b->engine) && take(b, &b->request, LANDING_NORMAL) > 0;
+}
+
 /* After a rest: the first envelope is routed and sent on before another look. If more stands there,
- * the next turn takes it all. */
+ * the next turn takes it all. While it looks again and again it looks where the last one came from,
+ * and now and then into the other queue too; what woke it says itself where it stands. */
 static unsigned take_first(struct broker *b)
 {
-    bool ask_urgent = !b->woken || b->urgent_ready;
+    bool urgent = b->woken ? b->urgent_ready : b->last_from == LANDING_URGENT;
+    bool other = b->woken || ++b->looks % LOOK_AT_OTHER == 0;
 
     b->cut_short = false;
-    if (ask_urgent && take(b, &b->urgent, LANDING_URGENT) > 0)
-        return 1;
-    return !engine_is_tight(&b->engine) && take(b, &b->request, LANDING_NORMAL) > 0;
+    if (urgent)
+        return take_urgent(b) || (other && take_normal(b));
+    return take_normal(b) || (other && !b->woken && take_urgent(b));
 }
 
 /* Take what stands in the request queues, up to a turn's worth. Returns how many; `quiet`: both
@@ -520,7 +536,7 @@ static unsigned take_all(struct broker *b, bool *quiet)
         size_t size;
 
         if (since_urgent >= LOOK_FOR_URGENT && in_a_row < URGENT_IN_A_ROW) {
-            if (take(b, &b->urgent, LANDING_URGENT) > 0) {
+            if (take_urgent(b)) {
                 urgent = true;
                 in_a_row++;
                 n++;
@@ -607,7 +623,7 @@ static bool turn(struct broker *b)
 
 /* ---- Waiting ---- */
 
-/* Is something left that waits for no event? */
+/* Is there something to do that no event will tell of? */
 static bool has_more(const struct broker *b)
 {
     return b->engine.touched.n > 0 || b->engine.ending.n > 0 || b->cut_short;
@@ -617,16 +633,16 @@ static bool has_more(const struct broker *b)
  * others want the processor: who has been away for long is better woken. */
 static bool look_again(struct broker *b)
 {
-    uint64_t now = clock_now(CLOCK_MONOTONIC);
+    uint64_t now = clock_now(CLOCK_BOOTTIME);
     uint64_t until = now + (uint64_t)b->config.poll_usec * 1000;
     uint64_t before;
 
     for (unsigned i = 1; now < until && !b->stopping; i++) {
         sched_yield();
-        before = now;
-        now = clock_now(CLOCK_MONOTONIC);
         if (turn(b))
             return true;
+        before = now;
+        now = b->engine.now; /* as the turn began */
         if (i % LOOK_FOR_EVENTS == 0 && loop_wait(&b->loop, 0) > 0)
             return true;
         if (now - before > BUSY)
@@ -664,15 +680,15 @@ static uint64_t time_to_sleep(const struct broker *b)
 static int sleep_until_event(struct broker *b)
 {
     struct board_header *board = memory_board(&b->memory);
-    int r;
-
     uint64_t since = clock_now(CLOCK_MONOTONIC);
+    int r;
 
     b->sleeps++;
     b->urgent_ready = false;
     atomic_store_explicit(&board->asleep, 1, memory_order_relaxed);
     r = loop_wait(&b->loop, time_to_sleep(b));
     atomic_store_explicit(&board->asleep, 0, memory_order_relaxed);
+    b->cut_short = true; /* there is a turn to come */
     b->rested = b->woken = clock_now(CLOCK_MONOTONIC) - since > REALLY_SLEPT;
     return r;
 }
@@ -1002,11 +1018,12 @@ int broker_run(struct broker *b)
     log_info("instance \"%s\": %s, %" PRIu32 " clients at most", b->instance,
              b->memory.adopted ? "taken over" : "ready", b->engine.n_rows);
     while (!b->stopping) {
-        turn(b);
-        if (has_more(b) || look_if_it_pays(b))
-            r = b->n_armed > 0 || ++b->turns % LOOK_FOR_EVENTS == 0 ? loop_wait(&b->loop, 0) : 0;
-        else
+        if (has_more(b))
+            turn(b);
+        else if (!look_if_it_pays(b))
             r = sleep_until_event(b);
+        if (r >= 0 && (b->n_armed > 0 || ++b->turns % LOOK_FOR_EVENTS == 0))
+            r = loop_wait(&b->loop, 0);
         if (r < 0) {
             log_error("cannot wait for events: %s", strerror(-r));
             break;

@@ -237,11 +237,12 @@ void engine_count_drop(struct engine *e, uint16_t row, unsigned level, uint32_t 
 /* The map of waiting priorities changed: readers look at it to keep order (P1). */
 void engine_show_tide(struct engine *e, uint16_t row)
 {
+    _Atomic uint64_t *tide = &board_row(e->board, row)->tide;
     uint64_t levels = e->sessions[row].waiting.map & UINT32_MAX;
-    uint64_t number = row_number(engine_row(e, row));
+    uint64_t value = levels << 32 | (uint32_t)row_number(engine_row(e, row));
 
-    atomic_store_explicit(&board_row(e->board, row)->tide, levels << 32 | (uint32_t)number,
-                          memory_order_release);
+    if (atomic_load_explicit(tide, memory_order_relaxed) != value) /* its readers have the line */
+        atomic_store_explicit(tide, value, memory_order_release);
 }
 
 /* ---- Room ---- */

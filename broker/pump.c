@@ -253,10 +253,12 @@ static void mark(struct engine *e, uint16_t row, uint32_t slot)
         engine_end(e, slot);
 }
 
-/* A batch of messages for which nothing comes back: the front of their list, taken out at once. */
+/* A batch of messages for which nothing comes back: the front of their list, taken out at once. Its
+ * reader, who looks at the tide, need not wait for the rest. */
 static void end_all(struct engine *e, uint16_t row)
 {
     backlog_cut(&e->sessions[row].waiting, &e->store, e->batch_list, e->batch[e->n_batch - 1]);
+    engine_show_tide(e, row);
     for (uint32_t i = 0; i < e->n_batch; i++) {
         count_out(e, engine_reference(e, e->batch[i]));
         engine_end_unlinked(e, e->batch[i]);

@@ -3,6 +3,7 @@
 #include "libclient/client.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -62,6 +63,25 @@ static bool hand_out(struct mqc *c, struct mqc_message *message)
     return true;
 }
 
+/* Something higher is on its way (P1): give the broker time to send it. */
+static void linger(struct mqc *c)
+{
+    struct pollfd readable = {.fd = c->reply.mqd, .events = POLLIN};
+    struct timespec span = {0};
+    bool sleep;
+    uint64_t rest = session_linger(&c->session, client_monotonic(), &sleep);
+
+    if (rest == 0)
+        return;
+    if (!sleep) {
+        sched_yield();
+        return;
+    }
+    span.tv_nsec = (long)rest;
+    if (ppoll(&readable, 1, &span, NULL) > 0)
+        session_stirred(&c->session);
+}
+
 /* Hand out the next message in order, without waiting. 0; -EAGAIN: there is none. */
 static int take(struct mqc *c, struct mqc_message *message)
 {
@@ -83,8 +103,7 @@ static int take(struct mqc *c, struct mqc_message *message)
                 return r;
             break;
         case SESSION_LINGER:
-            if (session_linger(s, client_monotonic()))
-                sched_yield();
+            linger(c);
             break;
         case SESSION_OVER:
             return client_over(c);

@@ -17,7 +17,8 @@
 #include <string.h>
 
 enum {
-    LINGER_NS = 1000000, /* rule P1: look again for at most so long without progress */
+    LINGER_NS = 20000000, /* rule P1: wait for at most so long without progress */
+    YIELD_NS = 1000000,   /* … and so long of it awake */
     FRAME_TAKEN = 0, /* type of a frame that was taken out of the middle; none on the wire has it */
 };
 
@@ -149,16 +150,22 @@ int session_next(struct session *s)
     return t->resigned ? SESSION_MESSAGE : SESSION_LINGER;
 }
 
-bool session_linger(struct session *s, uint64_t now)
+uint64_t session_linger(struct session *s, uint64_t now, bool *sleep)
 {
     struct session_tide *t = &s->tide;
 
     if (t->until == 0)
         t->until = now + LINGER_NS;
+    *sleep = t->until - now < LINGER_NS - YIELD_NS;
     if (now < t->until)
-        return true;
+        return t->until - now;
     t->resigned = true;
-    return false;
+    return 0;
+}
+
+void session_stirred(struct session *s)
+{
+    s->tide.emptied = false;
 }
 
 /* ---- Arrival ---- */

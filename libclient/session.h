@@ -133,9 +133,14 @@ enum session_step {
  * always SESSION_FETCH. */
 int session_next(struct session *s);
 
-/* After SESSION_LINGER: look again? At most a millisecond without progress, then not before the row
- * changes. `now` in nanoseconds of any steady clock. */
-bool session_linger(struct session *s, uint64_t now);
+/* After SESSION_LINGER: how long to wait for what is on its way, in nanoseconds; 0: no longer, what
+ * is there is handed out. Twenty milliseconds at most without progress, then not before the row
+ * changes; so a broker that hangs costs a reader no more than that, and one that has to wait for a
+ * processor does not cost the order. `sleep`: it is worth sleeping on the queue; before, yield. */
+uint64_t session_linger(struct session *s, uint64_t now, bool *sleep);
+
+/* The queue has something again, whatever the row says. */
+void session_stirred(struct session *s);
 
 /* Does the board say that nothing stands in the queue? A hint, good enough to go and wait on the
  * queue without a receive before. */

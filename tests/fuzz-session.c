@@ -82,6 +82,7 @@ static void hand_out(struct fuzz *f, bool expired)
 /* What a receive does, with a queue that is empty. */
 static void read_on(struct fuzz *f, bool expired)
 {
+    bool sleeps;
     struct session *s = &f->session;
     struct request failed;
 
@@ -100,8 +101,8 @@ static void read_on(struct fuzz *f, bool expired)
                 return;
             break;
         case SESSION_LINGER:
-            if (session_linger(s, 1))
-                session_linger(s, UINT64_MAX);
+            session_linger(s, 1, &sleeps);
+            session_linger(s, UINT64_MAX, &sleeps);
             break;
         case SESSION_OVER:
             return;

@@ -223,13 +223,15 @@ static void P1_what_is_found_when_the_level_falls_was_remembered(void **state)
 static void P1_what_waits_in_the_broker_makes_it_fetch_then_linger(void **state)
 {
     struct peer *p = *state;
+    bool sleeps;
 
     arrive_message(p, 3, "low");
     announce(p, 3, p->number, 1u << 9);
     assert_int_equal(session_next(&p->session), SESSION_FETCH);
     session_found_empty(&p->session);
     assert_int_equal(session_next(&p->session), SESSION_LINGER);
-    assert_true(session_linger(&p->session, 1000));
+    assert_true(session_linger(&p->session, 1000, &sleeps) > 0);
+    assert_false(sleeps);
     announce(p, 9, p->number + 1, 0); /* it went out */
     assert_int_equal(session_next(&p->session), SESSION_FETCH);
     arrive_message(p, 9, "high");
@@ -240,6 +242,7 @@ static void P1_what_waits_in_the_broker_makes_it_fetch_then_linger(void **state)
 static void P1_a_lower_batch_on_the_way_is_progress(void **state)
 {
     struct peer *p = *state;
+    bool sleeps;
 
     arrive_message(p, 3, "low 1");
     announce(p, 3, p->number, 1u << 9);
@@ -248,14 +251,16 @@ static void P1_a_lower_batch_on_the_way_is_progress(void **state)
     assert_int_equal(session_next(&p->session), SESSION_FETCH);
     session_found_empty(&p->session);
     assert_int_equal(session_next(&p->session), SESSION_LINGER);
-    assert_true(session_linger(&p->session, 1000));
+    assert_true(session_linger(&p->session, 1000, &sleeps) > 0);
+    assert_false(sleeps);
     arrive_message(p, 3, "low 3"); /* the tide stands still, but something came: look anew */
     assert_int_equal(session_next(&p->session), SESSION_FETCH);
 }
 
-static void P1_a_millisecond_without_progress_is_enough(void **state)
+static void P1_twenty_milliseconds_without_progress_are_enough(void **state)
 {
     struct peer *p = *state;
+    bool sleeps;
 
     arrive_message(p, 3, "low 1");
     arrive_message(p, 3, "low 2");
@@ -263,9 +268,15 @@ static void P1_a_millisecond_without_progress_is_enough(void **state)
     session_next(&p->session);
     session_found_empty(&p->session);
     assert_int_equal(session_next(&p->session), SESSION_LINGER);
-    assert_true(session_linger(&p->session, 5000000));
-    assert_true(session_linger(&p->session, 5999999));
-    assert_false(session_linger(&p->session, 6000000));
+    assert_int_equal(session_linger(&p->session, 5000000, &sleeps), 20000000);
+    assert_false(sleeps);
+    assert_int_equal(session_linger(&p->session, 24999999, &sleeps), 1);
+    assert_true(sleeps); /* it has been awake for long enough */
+    session_stirred(&p->session);
+    assert_int_equal(session_next(&p->session), SESSION_FETCH); /* something came to the queue */
+    session_found_empty(&p->session);
+    assert_int_equal(session_next(&p->session), SESSION_LINGER);
+    assert_int_equal(session_linger(&p->session, 25000000, &sleeps), 0);
     expect(p, "low 1");
     assert_int_equal(session_next(&p->session),
                      SESSION_MESSAGE); /* not again before the row changes */
@@ -983,6 +994,7 @@ static void model_reader(struct model *m)
 {
     struct session *s = &m->peer->session;
     struct wire_frame frame;
+    bool sleeps;
 
     for (;;) {
         switch ((enum session_step)session_next(s)) {
@@ -1000,7 +1012,7 @@ static void model_reader(struct model *m)
                 return;
             break;
         case SESSION_LINGER:
-            assert_true(session_linger(s, 1));
+            assert_true(session_linger(s, 1, &sleeps) > 0);
             model_send(m); /* the broker has the processor now */
             model_announce(m);
             break;
@@ -1051,7 +1063,7 @@ int main(void)
         TEST(P1_what_is_found_when_the_level_falls_was_remembered),
         TEST(P1_what_waits_in_the_broker_makes_it_fetch_then_linger),
         TEST(P1_a_lower_batch_on_the_way_is_progress),
-        TEST(P1_a_millisecond_without_progress_is_enough),
+        TEST(P1_twenty_milliseconds_without_progress_are_enough),
         TEST(P1_answers_standing_in_the_queue_come_first),
         TEST(words_of_an_earlier_session_are_found_wrong_once),
         TEST(quiet_only_if_nothing_is_hinted_at),
