@@ -47,9 +47,12 @@ enum {
     LOOK_AT_OTHER = 8,      /* looks at one request queue for one at the other */
     LOOK_AFTER = 500000000, /* nanoseconds between looks at processes without a pidfd */
     REALLY_SLEPT = 2000,    /* nanoseconds that a wait takes if it was not over at once */
-    BUSY = 20000,           /* nanoseconds off the processor that say that others want it */
-    PAYING_MAX = 8,         /* how well looking again has paid, at best */
-    TRY_AGAIN = 32,         /* sleeps after which it is tried although it did not pay */
+    BUSY = 300000,          /* nanoseconds off the processor that say that others want it */
+    CROWD_MIN = 1000000,    /* … and how long that is believed: twice as long each time */
+    CROWD_MAX = 128000000,
+    CROWD_DECAY = 32, /* and a little less whenever looking has paid */
+    PAYING_MAX = 8,   /* how well looking again has paid, at best */
+    TRY_AGAIN = 32,   /* sleeps after which it is tried although it did not pay */
 };
 
 /* A session's kernel objects. */
@@ -83,9 +86,11 @@ struct broker {
     uint32_t n_wide;
     uint32_t n_armed; /* sessions whose edges are waited for */
     uint32_t n_looked_after;
-    uint64_t looked;      /* when they were looked after last, nanoseconds of CLOCK_BOOTTIME */
-    uint64_t queue_bytes; /* of all queues */
-    int paying;           /* above 0: looking again pays */
+    uint64_t looked;        /* when they were looked after last, nanoseconds of CLOCK_BOOTTIME */
+    uint64_t queue_bytes;   /* of all queues */
+    int paying;             /* above 0: looking again pays */
+    uint64_t crowd;         /* how long others have been wanting the processor, nanoseconds */
+    uint64_t crowded_until; /* no looking again until then, nanoseconds of CLOCK_BOOTTIME */
     unsigned sleeps;
     unsigned looks;
     unsigned turns;
@@ -630,7 +635,8 @@ static bool has_more(const struct broker *b)
 }
 
 /* Look again for a while, yielding the processor in between. True: there was work. False also if
- * others want the processor: who has been away for long is better woken. */
+ * others want the processor: who yields it to them may get it back only a time slice later (since
+ * Linux 6.18 always), while who sleeps is given it when woken. */
 static bool look_again(struct broker *b)
 {
     uint64_t now = clock_now(CLOCK_BOOTTIME);
@@ -645,8 +651,11 @@ static bool look_again(struct broker *b)
         now = b->engine.now; /* as the turn began */
         if (i % LOOK_FOR_EVENTS == 0 && loop_wait(&b->loop, 0) > 0)
             return true;
-        if (now - before > BUSY)
+        if (now - before > BUSY) {
+            b->crowd = b->crowd == 0 ? CROWD_MIN : b->crowd < CROWD_MAX ? 2 * b->crowd : CROWD_MAX;
+            b->crowded_until = now + b->crowd;
             break;
+        }
     }
     return false;
 }
@@ -654,9 +663,11 @@ static bool look_again(struct broker *b)
 /* Only while it has been paying. */
 static bool look_if_it_pays(struct broker *b)
 {
-    if (b->config.poll_usec == 0 || (b->paying <= 0 && b->sleeps % TRY_AGAIN != 0))
+    if (b->config.poll_usec == 0 || b->engine.now < b->crowded_until ||
+        (b->paying <= 0 && b->sleeps % TRY_AGAIN != 0))
         return false;
     if (look_again(b)) {
+        b->crowd -= b->crowd / CROWD_DECAY;
         b->paying = b->paying < PAYING_MAX ? b->paying + 1 : PAYING_MAX;
         return true;
     }

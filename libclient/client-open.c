@@ -418,8 +418,7 @@ int mqc_open(struct mqc **client, const struct mqc_options *options)
     c->publish_only = (o->flags & MQC_PUBLISH_ONLY) != 0;
     c->poll_ns =
         o->poll_usec < 0 ? 0 : (uint64_t)(o->poll_usec > 0 ? o->poll_usec : POLL_USEC) * 1000;
-    c->to_read.credit = 1;
-    c->to_send.credit = 1;
+    c->to_read = c->to_send = (struct patience){.credit = 1, .to_skip = 1};
     r = open_all(c, o);
     if (r < 0)
         mqc_close(c);

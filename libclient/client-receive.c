@@ -68,13 +68,14 @@ static void linger(struct mqc *c)
 {
     struct pollfd readable = {.fd = c->reply.mqd, .events = POLLIN};
     struct timespec span = {0};
+    uint64_t now = client_monotonic();
     bool sleep;
-    uint64_t rest = session_linger(&c->session, client_monotonic(), &sleep);
+    uint64_t rest = session_linger(&c->session, now, &sleep);
 
     if (rest == 0)
         return;
-    if (!sleep) {
-        sched_yield();
+    if (!sleep && !client_is_crowded(c, now)) {
+        client_step_aside(c, &now);
         return;
     }
     span.tv_nsec = (long)rest;

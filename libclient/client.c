@@ -20,10 +20,15 @@
 #include <unistd.h>
 
 enum {
-    SEND_SLICE_MS = 100, /* between looks at the board while a request queue is full */
-    CLOSE_MS = 1000,     /* for the goodbye */
-    CREDIT_MAX = 4,      /* waits in vain until looking again stops */
-    SKIP_MAX = 64,       /* waits without looking until it is tried again */
+    SEND_SLICE_MS = 100,    /* between looks at the board while a request queue is full */
+    CLOSE_MS = 1000,        /* for the goodbye */
+    CREDIT_MAX = 4,         /* waits in vain until looking again stops */
+    BUSY_NS = 300000,       /* off the processor that say that others want it */
+    CROWD_MIN_NS = 1000000, /* … and how long that is believed: twice as long each time */
+    CROWD_MAX_NS = 128000000,
+    CROWD_DECAY = 32, /* and a little less whenever looking has paid */
+    SKIP_MIN = 64,    /* waits without looking until it is tried again, */
+    SKIP_MAX = 8192,  /* twice as many each time that it did not pay */
 };
 
 #define SECOND      UINT64_C(1000000000)
@@ -143,13 +148,21 @@ void client_ring(struct mqc *c)
 
 /* ---- Waiting ---- */
 
-static bool worth_looking(const struct mqc *c, struct patience *p)
+bool client_is_crowded(struct mqc *c, uint64_t now)
 {
-    if (c->poll_ns == 0)
+    if (now < c->crowded_until)
+        return true;
+    c->crowded_until = 0;
+    return false;
+}
+
+static bool worth_looking(struct mqc *c, struct patience *p)
+{
+    if (c->poll_ns == 0 || (c->crowded_until != 0 && client_is_crowded(c, client_monotonic())))
         return false;
     if (p->credit > 0)
         return true;
-    if (++p->skipped < SKIP_MAX)
+    if (++p->skipped < p->to_skip)
         return false;
     p->skipped = 0;
     return true;
@@ -158,36 +171,55 @@ static bool worth_looking(const struct mqc *c, struct patience *p)
 /* Keep in mind how it went. */
 static bool looked(struct patience *p, bool paid)
 {
-    if (paid)
+    if (paid) {
         p->credit = CREDIT_MAX;
-    else if (p->credit > 0)
+        p->to_skip = SKIP_MIN;
+    } else if (p->credit > 0) {
         p->credit--;
+    } else if (p->to_skip < SKIP_MAX) {
+        p->to_skip *= 2;
+    }
     return paid;
 }
 
-static uint64_t look_until(const struct mqc *c, uint64_t deadline)
+/* Others want the processor: no looking again for a while, which is the longer the oftener that
+ * comes. */
+static void note_crowd(struct mqc *c, uint64_t now)
 {
-    uint64_t now = client_monotonic();
+    if (c->crowd_ns == 0)
+        c->crowd_ns = CROWD_MIN_NS;
+    else if (c->crowd_ns < CROWD_MAX_NS)
+        c->crowd_ns *= 2;
+    c->crowded_until = now + c->crowd_ns;
+}
 
-    return deadline > now && deadline - now < c->poll_ns ? deadline : now + c->poll_ns;
+bool client_step_aside(struct mqc *c, uint64_t *now)
+{
+    uint64_t before = *now;
+
+    sched_yield();
+    *now = client_monotonic();
+    if (*now - before < BUSY_NS)
+        return true;
+    note_crowd(c, *now);
+    return false;
 }
 
 /* True: the board says that something stands. */
 static bool look_again(struct mqc *c, uint64_t deadline)
 {
-    uint64_t until;
+    uint64_t now, until;
+    bool paid = !session_quiet(&c->session);
 
-    if (!session_quiet(&c->session))
-        return true;
-    if (!worth_looking(c, &c->to_read))
-        return false;
-    until = look_until(c, deadline);
-    while (client_monotonic() < until) {
-        sched_yield();
-        if (!session_quiet(&c->session))
-            return looked(&c->to_read, true);
-    }
-    return looked(&c->to_read, false);
+    if (paid || !worth_looking(c, &c->to_read))
+        return paid;
+    now = client_monotonic();
+    until = deadline - now < c->poll_ns ? deadline : now + c->poll_ns;
+    while (!paid && now < until && client_step_aside(c, &now))
+        paid = !session_quiet(&c->session);
+    if (paid)
+        c->crowd_ns -= c->crowd_ns / CROWD_DECAY;
+    return looked(&c->to_read, paid);
 }
 
 /* Look until half of the queue is free. To sleep on a full one costs a wake-up for each place that
@@ -196,15 +228,16 @@ static bool look_again(struct mqc *c, uint64_t deadline)
  * half that got free last time was filled by this one. */
 static void look_for_room(struct mqc *c, const struct queue *q, uint64_t deadline)
 {
-    uint64_t until;
+    uint64_t now, until;
 
     looked(&c->to_send, c->sent_in_a_row >= q->depth / 2);
     c->sent_in_a_row = 0;
     if (!worth_looking(c, &c->to_send))
         return;
-    until = look_until(c, deadline);
-    while (client_monotonic() < until && queue_standing(q) > (int)q->depth / 2)
-        sched_yield();
+    now = client_monotonic();
+    until = deadline - now < c->poll_ns ? deadline : now + c->poll_ns;
+    while (now < until && queue_standing(q) > (int)q->depth / 2 && client_step_aside(c, &now))
+        ;
 }
 
 /* Sleep on the reply queue, no longer than a slice. */

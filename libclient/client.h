@@ -23,7 +23,8 @@
 /* Has looking again before a sleep been paying? */
 struct patience {
     unsigned credit;  /* while it is above 0 */
-    unsigned skipped; /* waits since it stopped paying */
+    unsigned skipped; /* waits since it stopped paying, */
+    unsigned to_skip; /* and how many to pass over until it is tried again */
 };
 
 struct mqc {
@@ -40,6 +41,8 @@ struct mqc {
     uint64_t poll_ns;        /* for so long; 0: never */
     struct patience to_read; /* whether looking again has been paying, for what comes */
     struct patience to_send; /* … and for room in a request queue */
+    uint64_t crowd_ns;       /* how long others have been wanting the processor */
+    uint64_t crowded_until;  /* no looking again until then; 0: never was */
     uint32_t sent_in_a_row;  /* envelopes, since the request queue was found full */
 
     /* The caller's descriptor, rule P10. -1: not asked for. */
@@ -77,6 +80,13 @@ int client_fetch(struct mqc *c);
 
 /* Receive all that stands into the inbox, until it is crowded. 0 or -errno. */
 int client_drain(struct mqc *c);
+
+/* Yield the processor between two looks; `now` is the moment before and becomes the one after.
+ * False if others want the processor: who yields it to them may get it back only a time slice later
+ * (since Linux 6.18 always), while who sleeps is given it when woken. It is crowded then, for a
+ * while. */
+bool client_step_aside(struct mqc *c, uint64_t *now);
+bool client_is_crowded(struct mqc *c, uint64_t now);
 
 /* Wait until something stands in the reply queue, or may: 0. -ETIMEDOUT: the deadline has passed.
  * -ESHUTDOWN, -ECONNRESET. */
