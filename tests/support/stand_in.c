@@ -257,6 +257,34 @@ static void make_board(struct stand_in *s)
     atomic_store(&s->board->state, BOARD_RUNNING);
 }
 
+/* Everything that has a name. */
+static void unlink_all(const struct stand_in *s)
+{
+    char name[NAMES_MAX];
+
+    names_request_queue(name, s->instance);
+    mq_unlink(name);
+    names_urgent_queue(name, s->instance);
+    mq_unlink(name);
+    if (s->nonce != 0) {
+        names_reply_queue(name, s->instance, s->nonce);
+        mq_unlink(name);
+    }
+    names_board(name, s->instance);
+    shm_unlink(name);
+}
+
+static void make_queue(const struct stand_in *s, struct queue *q, const char *name, uint32_t width)
+{
+    int r = queue_create(q, name, STAND_IN_DEPTH, width, 0600);
+
+    if (r < 0) {
+        unlink_all(s);
+        fail_msg("cannot make %s: %s; other queues of this user may take up RLIMIT_MSGQUEUE", name,
+                 strerror(-r));
+    }
+}
+
 struct stand_in *stand_in_start(void)
 {
     static unsigned count;
@@ -270,10 +298,9 @@ struct stand_in *stand_in_start(void)
     pthread_cond_init(&s->came, NULL);
     make_board(s);
     names_request_queue(name, s->instance);
-    assert_int_equal(queue_create(&s->request, name, STAND_IN_DEPTH, STAND_IN_REQUEST_WIDTH, 0600),
-                     0);
+    make_queue(s, &s->request, name, STAND_IN_REQUEST_WIDTH);
     names_urgent_queue(name, s->instance);
-    assert_int_equal(queue_create(&s->urgent, name, STAND_IN_DEPTH, STAND_IN_WIDTH, 0600), 0);
+    make_queue(s, &s->urgent, name, STAND_IN_WIDTH);
     assert_int_equal(pthread_create(&s->thread, NULL, run, s), 0);
     s->running = true;
     return s;
@@ -281,20 +308,9 @@ struct stand_in *stand_in_start(void)
 
 void stand_in_stop(struct stand_in *s)
 {
-    char name[NAMES_MAX];
-
     atomic_store(&s->quit, true);
     pthread_join(s->thread, NULL);
-    names_request_queue(name, s->instance);
-    mq_unlink(name);
-    names_urgent_queue(name, s->instance);
-    mq_unlink(name);
-    if (s->nonce != 0) {
-        names_reply_queue(name, s->instance, s->nonce);
-        mq_unlink(name);
-    }
-    names_board(name, s->instance);
-    shm_unlink(name);
+    unlink_all(s);
     queue_close(&s->request);
     queue_close(&s->urgent);
     queue_close(&s->reply);
