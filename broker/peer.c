@@ -101,9 +101,9 @@ static void refuse(struct broker *b, uint16_t i, int error)
     const char *name = row->name[0] != '\0' ? row->name : "without a name";
 
     log_limited(&b->refusal_limit, e->now, CONFIG_LOG_WARNING,
-                "refused a client (%s, pid %" PRIu32 "): %s%s", name, row->pid,
-                error == -EMFILE ? "no queue memory left; see mqbroker --limits" : strerror(-error),
-                "");
+                "refused a client (%s, pid %" PRIu32 "): %s", name, row->pid,
+                error == -EMFILE ? "no queue memory left; see mqbroker --limits"
+                                 : strerror(-error));
     if (error == -EMFILE)
         life_refused(e, i, WIRE_C_QUEUE_MEMORY, bytes, limit);
     else if (error == -ENOSPC)

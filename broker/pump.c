@@ -232,8 +232,7 @@ static void count_out(struct engine *e, const struct reference *r)
     board_add(&board_topic(e->board, c->topic)->out, 1);
 }
 
-/* A reference of the batch has gone: it ends, or waits for what comes back. It is unlinked already
- * if `unlinked`. */
+/* A reference of the batch has gone: it ends, or waits for what comes back. */
 static void mark(struct engine *e, uint16_t row, uint32_t slot)
 {
     const struct reference *r = engine_reference(e, slot);

@@ -65,7 +65,6 @@ struct broker {
     enum landing_from last_from; /* where the last envelope came from */
     bool cut_short;              /* there may be more in the request queues */
     bool stopping;
-    bool memory_full;
     struct log_limit refusal_limit;
     struct log_limit memory_limit;
 };
