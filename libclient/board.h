@@ -25,7 +25,7 @@
 #define BOARD_MAGIC UINT32_C(0x4451424d) /* "MBQD" */
 
 enum {
-    BOARD_LAYOUT = 1,
+    BOARD_LAYOUT = 2,
     BOARD_POSTINGS = 64, /* answers to registrations that stand on the board at once */
     BOARD_BUCKETS =
         40, /* of the histogram of time in broker: bucket i counts times below 2^i microseconds */
@@ -37,8 +37,8 @@ enum {
 #define BOARD_TOTALS(X)                                                                            \
     X(messages_in, "messages", "messages taken from clients and routed")                           \
     X(messages_out, "messages", "messages handed to reply queues")                                 \
-    X(bytes_in, "bytes", "bytes of their frames")                                                  \
-    X(bytes_out, "bytes", "bytes of their frames")                                                 \
+    X(bytes_in, "bytes", "bytes of their frames, and of payloads in pools")                        \
+    X(bytes_out, "bytes", "bytes of their frames, and of payloads in pools")                       \
     X(envelopes_in, "envelopes", "queue messages received")                                        \
     X(batches_out, "batches", "queue messages sent")                                               \
     X(turns, "turns", "turns of the broker's loop that had work")                                  \
@@ -52,7 +52,10 @@ enum {
     X(refused_registrations, "registrations", "registrations refused")                             \
     X(full_queues, "times", "times that a reply queue had no room")                                \
     X(reloads, "times", "configuration reloads that were applied")                                 \
-    X(starts, "times", "starts of the broker on this board")
+    X(starts, "times", "starts of the broker on this board")                                       \
+    X(fetched, "messages", "payloads copied for receivers that cannot map their sender's pool")    \
+    X(boxed, "batches", "batches that went by the outbox, too large for the reply queue")          \
+    X(nudges, "messages", "requests to look at what receivers have given back")
 
 /* Deliveries that were given up: per client, per topic, per priority and in total. */
 #define BOARD_DROPS(X)                                                                             \
@@ -68,7 +71,8 @@ enum {
     X(bad_topic, "messages", "not a topic that one may publish to")                                \
     X(late, "messages", "time to live had run out when it came")                                   \
     X(stray, "messages", "a reply to what asked for none, or whose requester is gone")             \
-    X(retained_full, "messages", "delivered but not kept: the retained store is full")
+    X(retained_full, "messages", "delivered but not kept: the retained store is full")             \
+    X(bad_slot, "messages", "the payload is not in its sender's pool")
 
 /* Envelopes that were not believed, and frames that were not understood: in total. */
 #define BOARD_REJECTS(X)                                                                           \
@@ -101,6 +105,12 @@ enum board_state {
     BOARD_RUNNING = 1,
     BOARD_STOPPING = 2, /* clean stop under way: nothing more is taken */
     BOARD_STOPPED = 3,  /* removed; only who still maps it sees this */
+};
+
+enum board_sleep {
+    BOARD_AWAKE = 0,
+    BOARD_ASLEEP = 1,
+    BOARD_LISTENING = 2, /* asleep, and somebody waits for what release rings bring */
 };
 
 /* One priority. */
@@ -179,6 +189,8 @@ struct board_row {
     _Atomic uint64_t stalled_times; /* how often it came to that */
     struct board_drops drops;
     struct board_refusals refusals;
+    _Atomic uint64_t held;       /* deliveries whose payloads it may read in pools */
+    _Atomic uint64_t held_bytes; /* those payloads */
 };
 
 /* A topic that messages were published to, in the order of first use. When all rows are taken,
@@ -220,7 +232,7 @@ struct board_header {
     _Atomic uint64_t started;   /* nanoseconds of CLOCK_REALTIME */
     _Atomic uint64_t last_turn; /* nanoseconds of CLOCK_BOOTTIME at its last turn that had work */
     _Atomic uint32_t postings;  /* futex word: rises with every posting */
-    _Atomic uint32_t asleep;    /* 1: the broker sleeps, or is about to (rule P8) */
+    _Atomic uint32_t asleep;    /* enum board_sleep: it sleeps, or is about to (rule P8) */
     _Atomic uint32_t topics_used;
     _Atomic uint32_t clients; /* live sessions */
 
@@ -237,6 +249,8 @@ struct board_header {
     _Atomic uint64_t retained_bytes;
     _Atomic uint64_t retained; /* messages */
     _Atomic uint64_t subscriptions;
+    _Atomic uint64_t pools;   /* of sessions, and of ended ones whose messages are still needed */
+    _Atomic uint64_t orphans; /* the latter */
     struct board_queue request;
     struct board_queue urgent;
 

@@ -50,6 +50,8 @@ static void add_client(struct board_header *board, uint32_t i, const char *name)
     board_set(&row->missed, 7);
     board_set(&row->waiting, 5);
     board_set(&row->stalled, 1);
+    board_set(&row->held, 17);
+    board_set(&row->held_bytes, 17 << 20);
     fill((_Atomic uint64_t *)&row->drops, sizeof row->drops, 300);
     fill((_Atomic uint64_t *)&row->refusals, sizeof row->refusals, 400);
 }
@@ -79,6 +81,8 @@ static void fill_header(struct board_header *board)
     atomic_store(&board->request.width, 8192);
     board->frame_max = 1240;
     board->window = 1 << 20;
+    board_set(&board->pools, 6);
+    board_set(&board->orphans, 2);
     fill((_Atomic uint64_t *)&board->totals, sizeof board->totals, 1000);
     fill((_Atomic uint64_t *)&board->drops, sizeof board->drops, 2000);
     fill((_Atomic uint64_t *)&board->refusals, sizeof board->refusals, 3000);
@@ -274,6 +278,8 @@ static void json_has_the_values_of_the_board(void **state)
         {"clients.0.in", 101},
         {"clients.0.missed", 7},
         {"clients.0.stalled", 1},
+        {"clients.0.held", 17},
+        {"clients.0.held_bytes", 17 << 20},
         {"clients.0.queue.standing", 3},
         {"topics.0.in", 500},
         {"topics.2.in", 502},
@@ -282,6 +288,8 @@ static void json_has_the_values_of_the_board(void **state)
         {"limits.queue_bytes_used", 810400},
         {"limits.frame_max", 1240},
         {"limits.window", 1 << 20},
+        {"limits.pools", 6},
+        {"limits.orphans", 2},
     };
     static const struct {
         const char *path;

@@ -134,6 +134,8 @@ static void copy_limits(struct snapshot_limits *to, const struct board_header *f
         .retained_max = LOAD(from->retained_max),
         .frame_max = from->frame_max,
         .window = from->window,
+        .pools = LOAD(from->pools),
+        .orphans = LOAD(from->orphans),
     };
 }
 

@@ -17,8 +17,8 @@
 #define SNAPSHOT_CLIENT(X)                                                                         \
     X(in, COUNTER, "messages", "messages taken from it")                                           \
     X(out, COUNTER, "messages", "messages handed to its reply queue")                              \
-    X(bytes_in, COUNTER, "bytes", "bytes of the frames taken from it")                             \
-    X(bytes_out, COUNTER, "bytes", "bytes of the frames handed to it")                             \
+    X(bytes_in, COUNTER, "bytes", "bytes of the frames taken from it, and of payloads in pools")   \
+    X(bytes_out, COUNTER, "bytes", "bytes of the frames handed to it, and of payloads in pools")   \
     X(batches_out, COUNTER, "batches", "queue messages sent to it")                                \
     X(missed, COUNTER, "messages", "messages that were dropped for it")                            \
     X(rejected, COUNTER, "frames", "malformed frames in its envelopes")                            \
@@ -28,12 +28,14 @@
     X(waiting_bytes, GAUGE, "bytes", "message memory that they take")                              \
     X(charged, GAUGE, "bytes", "bytes of its own window that are under way")                       \
     X(grant, COUNTER, "bytes", "running total of what it may have published")                      \
-    X(subscriptions, GAUGE, "filters", "topic filters it is subscribed to")
+    X(subscriptions, GAUGE, "filters", "topic filters it is subscribed to")                        \
+    X(held, GAUGE, "messages", "deliveries whose payloads it may read in pools")                   \
+    X(held_bytes, GAUGE, "bytes", "those payloads")
 
 /* Words of struct board_topic. */
 #define SNAPSHOT_TOPIC(X)                                                                          \
     X(in, COUNTER, "messages", "messages published to it")                                         \
-    X(bytes_in, COUNTER, "bytes", "bytes of their frames")                                         \
+    X(bytes_in, COUNTER, "bytes", "bytes of their frames, and of payloads in pools")               \
     X(out, COUNTER, "messages", "deliveries of them to reply queues")                              \
     X(unmatched, COUNTER, "messages", "messages that nobody subscribed to")                        \
     X(waiting, GAUGE, "messages", "deliveries of them that wait in the broker")
@@ -63,7 +65,9 @@
     X(retained_bytes, GAUGE, "bytes", "message memory that they take")                             \
     X(retained_max, GAUGE, "bytes", "how much they may take")                                      \
     X(frame_max, GAUGE, "bytes", "largest message frame")                                          \
-    X(window, GAUGE, "bytes", "what a publisher may have under way")
+    X(window, GAUGE, "bytes", "what a publisher may have under way")                               \
+    X(pools, GAUGE, "pools", "payload pools that there are")                                       \
+    X(orphans, GAUGE, "pools", "those whose sessions have ended, but not all of their messages")
 
 enum snapshot_kind { SNAPSHOT_COUNTER, SNAPSHOT_GAUGE };
 

@@ -290,7 +290,9 @@ static void put_limits(const struct snapshot *now, FILE *out)
     put_limit(out, "topics watched", limits->topics, limits->topics_max, "rows");
     fprintf(out, "  %-22s", "subscriptions");
     put_number(out, 15, limits->subscriptions);
-    fputc('\n', out);
+    fprintf(out, "\n  %-22s", "payload pools");
+    put_number(out, 15, limits->pools);
+    fprintf(out, "                     of which %" PRIu64 " of ended sessions\n", limits->orphans);
 }
 
 void table_print(const struct snapshot *now, const struct snapshot *before, unsigned sections,
