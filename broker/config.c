@@ -75,6 +75,7 @@ static const struct key keys[] = {
     {AT(queue_depth), .kind = INTEGER, .min = 4, .max = 1024, .automatic = true},
     {AT(store_size), .kind = SIZE, .min = MIB, .max = 8 * GIB, .fallback = 64 * MIB},
     {AT(references), .kind = INTEGER, .min = 4096, .max = 16777000, .fallback = 262144},
+    {AT(pool_max), .kind = SIZE, .min = MIB, .max = 64 * GIB, .fallback = 256 * MIB},
     {AT(topic_rows), .kind = INTEGER, .min = 1, .max = 65536, .fallback = 1024},
     {AT(max_subscriptions), .kind = INTEGER, .min = 1, .max = 1000000, .fallback = 16384,
      .reloadable = true},

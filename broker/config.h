@@ -25,6 +25,7 @@ struct config {
     int64_t queue_depth; /* messages in a queue; 4..1024; 0: 10, or fs.mqueue.msg_max if less */
     int64_t store_size;  /* bytes of cells; 1M..8G, default 64M */
     int64_t references;  /* 4,096..16,777,000; default 262,144 */
+    int64_t pool_max;    /* bytes that a client's payload pool may have; 1M..64G, default 256M */
     int64_t topic_rows;  /* topics watched one by one on the board; 1..65536, default 1,024 */
     /* At start and on reload. */
     int64_t max_subscriptions; /* of one session; 1..1,000,000, default 16,384 */

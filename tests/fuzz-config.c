@@ -41,6 +41,7 @@ static void check_values(const struct config *c)
     check(c->queue_depth == 0 || within(c->queue_depth, 4, 1024), "out of range", "queue_depth");
     check(within(c->store_size, m, 8 * g), "out of range", "store_size");
     check(within(c->references, 4096, 16777000), "out of range", "references");
+    check(within(c->pool_max, 1 << 20, INT64_C(64) << 30), "out of range", "pool_max");
     check(within(c->topic_rows, 1, 65536), "out of range", "topic_rows");
     check(within(c->max_subscriptions, 1, 1000000), "out of range", "max_subscriptions");
     check(within(c->backlog_size, 64 * k, 8 * g), "out of range", "backlog_size");

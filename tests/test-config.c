@@ -63,6 +63,7 @@ static void an_empty_file_means_the_defaults(void **state)
     assert_int_equal(config.queue_depth, 0);
     assert_int_equal(config.store_size, 64 << 20);
     assert_int_equal(config.references, 262144);
+    assert_int_equal(config.pool_max, 256 << 20);
     assert_int_equal(config.topic_rows, 1024);
     assert_int_equal(config.max_subscriptions, 16384);
     assert_int_equal(config.backlog_size, 8 << 20);
@@ -79,6 +80,7 @@ static void every_key_is_taken(void **state)
                                  "queue_depth = 32;\n"
                                  "store_size = \"256M\";\n"
                                  "references = 1000000;\n"
+                                 "pool_max = \"2G\";\n"
                                  "topic_rows = 4096;\n"
                                  "max_subscriptions = 100;\n"
                                  "backlog_size = \"1M\";\n"
@@ -93,6 +95,7 @@ static void every_key_is_taken(void **state)
     assert_int_equal(config.queue_depth, 32);
     assert_int_equal(config.store_size, 256 << 20);
     assert_int_equal(config.references, 1000000);
+    assert_int_equal(config.pool_max, INT64_C(2) << 30);
     assert_int_equal(config.topic_rows, 4096);
     assert_int_equal(config.max_subscriptions, 100);
     assert_int_equal(config.backlog_size, 1 << 20);
@@ -204,6 +207,8 @@ static void values_out_of_range_are_said_with_the_range(void **state)
                  "\"1M\" to \"8G\"");
     assert_range("references", LIST("4096", "16777000"), LIST("4095", "16777001"),
                  "4096 to 16777000");
+    assert_range("pool_max", LIST("\"1M\"", "\"64G\""), LIST("\"1023K\"", "\"65G\"", "0"),
+                 "\"1M\" to \"64G\"");
     assert_range("topic_rows", LIST("1", "65536"), LIST("0", "65537"), "1 to 65536");
     assert_range("max_subscriptions", LIST("1", "1000000"), LIST("0", "1000001"), "1 to 1000000");
     assert_range("backlog_size", LIST("\"64K\"", "\"8G\""), LIST("\"63K\"", "8589934593L"),
@@ -381,10 +386,10 @@ static void a_configuration_includes_no_other_file(void **state)
     parse("# @include \"/etc/passwd\"\n/*\n@include \"x\"\n*/");
 }
 
-static const char *const all_keys[] = {"max_clients",  "queue_depth",   "store_size",
-                                       "references",   "topic_rows",    "max_subscriptions",
-                                       "backlog_size", "stall_timeout", "retained_size",
-                                       "poll_usec",    "overflow",      "log_level"};
+static const char *const all_keys[] = {
+    "max_clients", "queue_depth",       "store_size",   "references",    "pool_max",
+    "topic_rows",  "max_subscriptions", "backlog_size", "stall_timeout", "retained_size",
+    "poll_usec",   "overflow",          "log_level"};
 
 /* `text` has each key between these two. */
 static void assert_names_all_keys(const char *text, const char *before, const char *after)
@@ -473,13 +478,14 @@ static void reload_takes_what_may_change_and_names_what_may_not(void **state)
 
     (void)state;
     config_default(&config);
-    fresh = parse(
-        "max_clients = 64; queue_depth = 20; store_size = \"128M\"; references = 500000;"
-        "topic_rows = 7; max_subscriptions = 8; backlog_size = \"9M\"; stall_timeout = \"1s\";"
-        "retained_size = \"10M\"; poll_usec = 11; overflow = \"disconnect\";"
-        "log_level = \"error\";");
+    fresh = parse("max_clients = 64; queue_depth = 20; store_size = \"128M\"; references = 500000;"
+                  "pool_max = \"1G\"; topic_rows = 7; max_subscriptions = 8; backlog_size = "
+                  "\"9M\"; stall_timeout = \"1s\";"
+                  "retained_size = \"10M\"; poll_usec = 11; overflow = \"disconnect\";"
+                  "log_level = \"error\";");
     config_reload(&config, &fresh, note, &kept);
-    assert_string_equal(kept.keys, "max_clients queue_depth store_size references topic_rows ");
+    assert_string_equal(kept.keys,
+                        "max_clients queue_depth store_size references pool_max topic_rows ");
     assert_int_equal(config.max_clients, 32);
     assert_int_equal(config.store_size, 64 << 20);
     assert_int_equal(config.max_subscriptions, 8);
