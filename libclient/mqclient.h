@@ -32,8 +32,11 @@
  * and leaves the session alone. Signals    Never touched. Nothing is printed, nothing exits.
  * Descriptors are close-on-exec. Memory     Payload and topic of a received message lie in the
  * handle; valid until mqc_message_free(), also after further calls of mqc_receive(), but not after
- * mqc_close(). A message that is not freed keeps the buffer of a whole queue message (at most 8
- * KiB, with all messages in it); to free them is a matter of the handle's thread like every call.
+ * mqc_close(). A message that is not freed keeps the buffer of a whole batch (at most 8 KiB, with
+ * all messages in it), and a large payload its place in the sender's pool: a client that holds
+ * 1,024 of those gets no more large ones until it frees some. A large payload is read in place: its
+ * sender has promised not to write to it any more, and receivers of the same user rely on that as
+ * on all memory they share. To free messages is a matter of the handle's thread like every call.
  */
 #ifndef MQCLIENT_H
 #define MQCLIENT_H
@@ -78,8 +81,11 @@ struct mqc_options {
     const char *name;     /* direct topic "@name" reaches this client; NULL: none */
     unsigned flags;       /* enum mqc_open_flag */
     int timeout_ms;       /* how long to wait for the broker's answer; 0: 5,000 */
-    int poll_usec; /* look again for so long before sleeping, while that has been paying; 0: the
-                      default, 50; -1: never */
+    size_t pool_size; /* bytes of the pool for payloads that do not fit a queue message, as far as
+                         it grows by itself; 0: 16 MiB. A single larger message makes it larger, up
+                         to what the broker's configuration allows */
+    int poll_usec;    /* look again for so long before sleeping, while that has been paying; 0: the
+                         default, 50; -1: never */
 };
 
 /* Connect: registers with the broker and waits for its answer. `*client` is for mqc_close(); on
@@ -115,12 +121,13 @@ struct mqc_publication {
     uint64_t ttl_ms;   /* dropped if not delivered within this; 0: never */
 };
 
-/* Publish. The payload is copied. A message fits if topic and payload together are at most
- * mqc_payload_max(client, "") bytes. Waits while this publisher is out of window or the request
- * queue is full, unless MQC_NOWAIT is set. Returns 0; with MQC_CONFIRM a number above 0 for
+/* Publish. The payload is copied, once: a large one into this client's pool, where its receivers
+ * read it in place. Waits while this publisher is out of window, its pool has no space, or the
+ * request queue is full, unless MQC_NOWAIT is set. Returns 0; with MQC_CONFIRM a number above 0 for
  * mqc_confirm_wait(). -EMSGSIZE  larger than mqc_payload_max() -EAGAIN    MQC_NOWAIT, and no room
  *   -EDEADLK   no room, and nothing more can be kept for this client meanwhile: receive, then
- * publish again */
+ * publish again
+ *   -ENOSPC    /dev/shm is full */
 MQC_API int64_t mqc_publish_with(struct mqc *client, const struct mqc_publication *publication);
 
 /* The same with the priority alone. Returns 0 or -errno. */
@@ -129,6 +136,23 @@ MQC_API int mqc_publish(struct mqc *client, const char *topic, const void *paylo
 
 /* Largest payload, in bytes, for this topic. */
 MQC_API size_t mqc_payload_max(const struct mqc *client, const char *topic);
+
+/* Publish without any copy: borrow memory of this client's pool, write the payload there, publish
+ * it.
+ *
+ * mqc_loan() sets `*payload` to at least `size` bytes (at least 1) at a multiple of 64, whose
+ * content is not defined. Waits for space as mqc_publish_with() does; `flags`: 0 or MQC_NOWAIT.
+ * Returns 0 or -errno, as there.
+ *
+ * mqc_publish_loan() publishes what `publication->payload` points to, which must be a loan, with
+ * `publication->size` bytes, from 0 to what was borrowed. On success the loan is over, and the
+ * memory not to be touched any more; on failure it still stands. Otherwise as mqc_publish_with().
+ *
+ * mqc_loan_return() gives a loan back unpublished. -EINVAL: it is none. mqc_close() ends all loans.
+ */
+MQC_API int mqc_loan(struct mqc *client, void **payload, size_t size, unsigned flags);
+MQC_API int64_t mqc_publish_loan(struct mqc *client, const struct mqc_publication *publication);
+MQC_API int mqc_loan_return(struct mqc *client, void *payload);
 
 /* With batching on, publishes gather in the handle until a queue message is full, a message of
  * another priority comes, mqc_flush(), or any call that waits. Off (as it is at first), each is
@@ -182,7 +206,8 @@ struct mqc_message {
                         for mqc_reply() */
     int error; /* MQC_M_FAILED: -ENOENT nobody subscribes, -ECONNRESET the server died, -ETIMEDOUT,
                   -ENOBUFS dropped */
-    void *owner; /* the library's */
+    void *owner;   /* the library's, as is the next */
+    uint64_t held; /* name of a payload that lies in its sender's pool; 0: it does not */
 };
 
 /* The next message, highest priority first. Returns 0 and fills `message`, which is to be freed.

@@ -46,12 +46,27 @@ void names_urgent_queue(char out[NAMES_MAX], const char *instance)
     put_name(out, instance, ".urgent");
 }
 
+static void put_nonce(char out[NAMES_MAX], const char *instance, uint64_t nonce, const char *what)
+{
+    char end[sizeof(".0123456789abcdef.outbox")];
+
+    snprintf(end, sizeof(end), ".%016" PRIx64 "%s", nonce, what);
+    put_name(out, instance, end);
+}
+
 void names_reply_queue(char out[NAMES_MAX], const char *instance, uint64_t nonce)
 {
-    char what[sizeof(".0123456789abcdef")];
+    put_nonce(out, instance, nonce, "");
+}
 
-    snprintf(what, sizeof(what), ".%016" PRIx64, nonce);
-    put_name(out, instance, what);
+void names_outbox(char out[NAMES_MAX], const char *instance, uint64_t nonce)
+{
+    put_nonce(out, instance, nonce, ".outbox");
+}
+
+void names_pool(char out[NAMES_MAX], const char *instance, uint64_t nonce)
+{
+    put_nonce(out, instance, nonce, ".pool");
 }
 
 void names_board(char out[NAMES_MAX], const char *instance)

@@ -22,6 +22,8 @@ const char *names_instance(const char *wanted);
 void names_request_queue(char out[NAMES_MAX], const char *instance);
 void names_urgent_queue(char out[NAMES_MAX], const char *instance);
 void names_reply_queue(char out[NAMES_MAX], const char *instance, uint64_t nonce);
+void names_outbox(char out[NAMES_MAX], const char *instance, uint64_t nonce); /* its session's */
+void names_pool(char out[NAMES_MAX], const char *instance, uint64_t nonce);
 void names_board(char out[NAMES_MAX], const char *instance);
 void names_draft(char out[NAMES_MAX], const char *instance); /* of a board that is not finished */
 void names_ledger(char out[NAMES_MAX], const char *instance);

@@ -26,10 +26,13 @@ enum shape {
     SHAPE_MESSAGE = 0,
     SHAPE_TEXT,
     SHAPE_REGISTER,
-    SHAPE_BYE,
+    SHAPE_HEAD,
     SHAPE_ANSWER,
     SHAPE_WELCOME,
     SHAPE_END,
+    SHAPE_FETCH,
+    SHAPE_BOXED,
+    SHAPE_LENT,
 };
 
 /* What holds for a type before anything behind the common eight bytes is looked at. */
@@ -49,21 +52,25 @@ enum {
 };
 
 static const struct kind kinds[] = {
-    [WIRE_PUBLISH] = {FROM_CLIENT, SHAPE_MESSAGE, PRIORITY_MAX, WIRE_F_RETAIN | WIRE_F_CONFIRM,
-                      MESSAGE_LEAST},
-    [WIRE_REQUEST] = {FROM_CLIENT, SHAPE_MESSAGE, PRIORITY_MAX, 0, MESSAGE_LEAST},
-    [WIRE_REPLY] = {FROM_CLIENT, SHAPE_MESSAGE, PRIORITY_MAX, 0, MESSAGE_LEAST},
+    [WIRE_PUBLISH] = {FROM_CLIENT, SHAPE_MESSAGE, PRIORITY_MAX,
+                      WIRE_F_RETAIN | WIRE_F_CONFIRM | WIRE_F_POOLED, MESSAGE_LEAST},
+    [WIRE_REQUEST] = {FROM_CLIENT, SHAPE_MESSAGE, PRIORITY_MAX, WIRE_F_POOLED, MESSAGE_LEAST},
+    [WIRE_REPLY] = {FROM_CLIENT, SHAPE_MESSAGE, PRIORITY_MAX, WIRE_F_POOLED, MESSAGE_LEAST},
     [WIRE_SUBSCRIBE] = {FROM_CLIENT, SHAPE_TEXT, 0, WIRE_F_NO_RETAINED, TEXT_LEAST},
     [WIRE_UNSUBSCRIBE] = {FROM_CLIENT, SHAPE_TEXT, 0, 0, TEXT_LEAST},
     [WIRE_REPORT] = {FROM_CLIENT, SHAPE_TEXT, 0, 0, TEXT_LEAST},
     [WIRE_REGISTER] = {FROM_CLIENT, SHAPE_REGISTER, 0, WIRE_F_PUBLISH_ONLY, REGISTER_LEAST},
-    [WIRE_BYE] = {FROM_CLIENT, SHAPE_BYE, 0, 0, WIRE_HEAD_SIZE},
+    [WIRE_BYE] = {FROM_CLIENT, SHAPE_HEAD, 0, 0, WIRE_HEAD_SIZE},
+    [WIRE_FETCH] = {FROM_CLIENT, SHAPE_FETCH, 0, 0, WIRE_FETCH_SIZE},
+    [WIRE_NUDGE] = {FROM_CLIENT, SHAPE_HEAD, 0, 0, WIRE_HEAD_SIZE},
     [WIRE_MESSAGE] = {FROM_BROKER, SHAPE_MESSAGE, PRIORITY_MAX,
-                      WIRE_F_RETAIN | WIRE_F_REQUEST | WIRE_F_REPLY, MESSAGE_LEAST},
+                      WIRE_F_RETAIN | WIRE_F_REQUEST | WIRE_F_REPLY | WIRE_F_POOLED, MESSAGE_LEAST},
     [WIRE_ANSWER] = {FROM_BROKER, SHAPE_ANSWER, 0, 0, WIRE_ANSWER_SIZE},
     [WIRE_WELCOME] = {FROM_BROKER, SHAPE_WELCOME, 0, 0, WIRE_WELCOME_SIZE},
     [WIRE_STOPPED] = {FROM_BROKER, SHAPE_END, 0, 0, WIRE_HEAD_SIZE},
     [WIRE_ENDED] = {FROM_BROKER, SHAPE_END, 0, 0, WIRE_HEAD_SIZE},
+    [WIRE_BOXED] = {FROM_BROKER, SHAPE_BOXED, 0, 0, WIRE_BOXED_SIZE},
+    [WIRE_LENT] = {FROM_BROKER, SHAPE_LENT, 0, 0, WIRE_LENT_SIZE},
 };
 
 enum { N_KINDS = sizeof(kinds) / sizeof(kinds[0]) };
@@ -196,6 +203,7 @@ static inline bool message_makes_sense(uint8_t type, uint16_t flags, size_t topi
     case WIRE_REPLY:
         return topic_size == 0;
     default: /* MESSAGE: a plain one, or one of the three flags */
+        flags &= (uint16_t)~WIRE_F_POOLED;
         if ((flags & (flags - 1)) != 0)
             return false;
         if ((flags & WIRE_F_REPLY) != 0)
@@ -204,12 +212,43 @@ static inline bool message_makes_sense(uint8_t type, uint16_t flags, size_t topi
     }
 }
 
+/* Of a message whose payload is in a pool: its place, which stands before the topic, where the
+ * first cell and a patch find it. */
+static int get_pooled(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    size_t topic_size = bytes[AT_TEXT_SIZE];
+    const uint8_t *topic = bytes + WIRE_MESSAGE_SIZE + WIRE_SLOT_SIZE;
+    struct wire_slot slot;
+
+    if (length != wire_pooled_size(topic_size))
+        return WIRE_E_LENGTH;
+    slot = wire_message_slot(bytes);
+    if (bytes[WIRE_AT_TYPE] != WIRE_MESSAGE && slot.name > UINT32_MAX)
+        return WIRE_E_FIELD; /* a generation */
+    if (slot.pool == 0 || slot.size == 0 || !is_text(topic, topic_size) ||
+        !message_makes_sense(bytes[WIRE_AT_TYPE], wire_message_flags(bytes), topic_size,
+                             wire_message_number(bytes), wire_message_expiry(bytes)))
+        return WIRE_E_FIELD;
+    *out = view(bytes);
+    out->text_size = (uint8_t)topic_size;
+    out->text = (const char *)topic;
+    out->number = wire_message_number(bytes);
+    out->expiry = wire_message_expiry(bytes);
+    out->payload = NULL;
+    out->payload_size = slot.size;
+    out->slot = slot;
+    return WIRE_OK;
+}
+
 static inline int get_message(const uint8_t *bytes, size_t length, struct wire_frame *out)
 {
     const uint8_t *topic = bytes + WIRE_MESSAGE_SIZE;
     size_t topic_size = bytes[AT_TEXT_SIZE];
     uint64_t number = wire_message_number(bytes);
     uint64_t expiry = wire_message_expiry(bytes);
+
+    if ((wire_message_flags(bytes) & WIRE_F_POOLED) != 0)
+        return get_pooled(bytes, length, out);
 
     if (topic_size > length - MESSAGE_LEAST)
         return WIRE_E_LENGTH;
@@ -259,7 +298,8 @@ static int get_register(const uint8_t *bytes, size_t length, struct wire_frame *
         return WIRE_E_LENGTH;
     if (wire_load32(bytes + 20) != 0)
         return WIRE_E_RESERVED;
-    if (nonce == 0 || name_size > WIRE_NAME_MAX || !is_text(bytes + WIRE_REGISTER_SIZE, name_size))
+    if (nonce == 0 || wire_load64(bytes + 32) == 0 || name_size > WIRE_NAME_MAX ||
+        !is_text(bytes + WIRE_REGISTER_SIZE, name_size))
         return WIRE_E_FIELD;
     *out = view(bytes);
     out->text_size = (uint8_t)name_size;
@@ -267,10 +307,11 @@ static int get_register(const uint8_t *bytes, size_t length, struct wire_frame *
     out->nonce = nonce;
     out->pid = wire_load32(bytes + 16);
     out->start = wire_load64(bytes + 24);
+    out->pool = wire_load64(bytes + 32);
     return WIRE_OK;
 }
 
-static int get_bye(const uint8_t *bytes, size_t length, struct wire_frame *out)
+static int get_head(const uint8_t *bytes, size_t length, struct wire_frame *out)
 {
     if (length != WIRE_HEAD_SIZE)
         return WIRE_E_LENGTH;
@@ -309,6 +350,9 @@ static int get_welcome(const uint8_t *bytes, size_t length, struct wire_frame *o
     out->width = wire_load32(bytes + 36);
     out->frame_max = wire_load32(bytes + 40);
     out->window = wire_load64(bytes + 48);
+    out->pool_max = wire_load64(bytes + 56);
+    out->buffers = wire_load32(bytes + 64);
+    out->buffer_size = wire_load32(bytes + 68);
     return WIRE_OK;
 }
 
@@ -318,6 +362,45 @@ static int get_end(const uint8_t *bytes, size_t length, struct wire_frame *out)
         return WIRE_E_LENGTH;
     *out = view(bytes);
     out->code = bytes[AT_TEXT_SIZE];
+    return WIRE_OK;
+}
+
+static int get_fetch(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    if (length != WIRE_FETCH_SIZE)
+        return WIRE_E_LENGTH;
+    if (bytes[AT_TEXT_SIZE] != 0)
+        return WIRE_E_RESERVED;
+    *out = view(bytes);
+    out->number = wire_load64(bytes + WIRE_AT_NUMBER);
+    return WIRE_OK;
+}
+
+static int get_boxed(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    uint32_t size = wire_load32(bytes + 12);
+
+    if (length != WIRE_BOXED_SIZE)
+        return WIRE_E_LENGTH;
+    if (bytes[AT_TEXT_SIZE] != 0)
+        return WIRE_E_RESERVED;
+    if (size < WIRE_BATCH_SIZE || size > WIRE_QUEUE_MAX)
+        return WIRE_E_FIELD;
+    *out = view(bytes);
+    out->buffer = wire_load32(bytes + 8);
+    out->boxed_size = size;
+    return WIRE_OK;
+}
+
+static int get_lent(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    if (length != WIRE_LENT_SIZE)
+        return WIRE_E_LENGTH;
+    *out = view(bytes);
+    out->code = bytes[AT_TEXT_SIZE];
+    out->number = wire_load64(bytes + WIRE_AT_NUMBER);
+    out->lent_offset = wire_load64(bytes + 16);
+    out->lent_size = wire_load64(bytes + 24);
     return WIRE_OK;
 }
 
@@ -349,14 +432,20 @@ static inline int get_frame(const uint8_t *bytes, size_t size, enum direction fr
         return get_text(bytes, length, out);
     case SHAPE_REGISTER:
         return get_register(bytes, length, out);
-    case SHAPE_BYE:
-        return get_bye(bytes, length, out);
+    case SHAPE_HEAD:
+        return get_head(bytes, length, out);
     case SHAPE_ANSWER:
         return get_answer(bytes, length, out);
     case SHAPE_WELCOME:
         return get_welcome(bytes, length, out);
     case SHAPE_END:
         return get_end(bytes, length, out);
+    case SHAPE_FETCH:
+        return get_fetch(bytes, length, out);
+    case SHAPE_BOXED:
+        return get_boxed(bytes, length, out);
+    case SHAPE_LENT:
+        return get_lent(bytes, length, out);
     }
     return WIRE_E_TYPE;
 }
@@ -415,6 +504,24 @@ size_t wire_put_message(uint8_t *out, uint8_t type, uint8_t priority, uint16_t f
     return size;
 }
 
+size_t wire_put_pooled(uint8_t *out, uint8_t type, uint8_t priority, uint16_t flags,
+                       uint64_t number, uint64_t expiry, const char *topic, size_t topic_size,
+                       const struct wire_slot *slot)
+{
+    size_t size = wire_pooled_size(topic_size);
+
+    assert(topic_size <= WIRE_TOPIC_MAX);
+    put_head(out, size, type, priority, flags | WIRE_F_POOLED, (uint8_t)topic_size);
+    wire_store64(out + WIRE_AT_NUMBER, number);
+    wire_store64(out + WIRE_AT_EXPIRY, expiry);
+    wire_store64(out + WIRE_AT_SLOT, slot->pool);
+    wire_store32(out + WIRE_AT_SLOT + 8, slot->offset);
+    wire_store32(out + WIRE_AT_SLOT + 12, slot->size);
+    wire_store64(out + WIRE_AT_SLOT_NAME, slot->name);
+    put_text(out + WIRE_AT_SLOT + WIRE_SLOT_SIZE, topic, topic_size);
+    return size;
+}
+
 size_t wire_put_text(uint8_t *out, uint8_t type, uint16_t flags, uint32_t number, const char *text,
                      size_t text_size)
 {
@@ -429,7 +536,7 @@ size_t wire_put_text(uint8_t *out, uint8_t type, uint16_t flags, uint32_t number
 }
 
 size_t wire_put_register(uint8_t *out, uint16_t flags, uint64_t nonce, uint32_t pid, uint64_t start,
-                         const char *name, size_t name_size)
+                         uint64_t pool, const char *name, size_t name_size)
 {
     size_t size = REGISTER_LEAST + name_size;
 
@@ -439,6 +546,7 @@ size_t wire_put_register(uint8_t *out, uint16_t flags, uint64_t nonce, uint32_t 
     wire_store32(out + 16, pid);
     wire_store32(out + 20, 0);
     wire_store64(out + 24, start);
+    wire_store64(out + 32, pool);
     put_text(out + WIRE_REGISTER_SIZE, name, name_size);
     return size;
 }
@@ -447,6 +555,36 @@ size_t wire_put_bye(uint8_t *out)
 {
     put_head(out, WIRE_HEAD_SIZE, WIRE_BYE, 0, 0, 0);
     return WIRE_HEAD_SIZE;
+}
+
+size_t wire_put_nudge(uint8_t *out)
+{
+    put_head(out, WIRE_HEAD_SIZE, WIRE_NUDGE, 0, 0, 0);
+    return WIRE_HEAD_SIZE;
+}
+
+size_t wire_put_fetch(uint8_t *out, uint64_t name)
+{
+    put_head(out, WIRE_FETCH_SIZE, WIRE_FETCH, 0, 0, 0);
+    wire_store64(out + WIRE_AT_NUMBER, name);
+    return WIRE_FETCH_SIZE;
+}
+
+size_t wire_put_boxed(uint8_t *out, uint32_t buffer, uint32_t size)
+{
+    put_head(out, WIRE_BOXED_SIZE, WIRE_BOXED, 0, 0, 0);
+    wire_store32(out + 8, buffer);
+    wire_store32(out + 12, size);
+    return WIRE_BOXED_SIZE;
+}
+
+size_t wire_put_lent(uint8_t *out, uint8_t code, uint64_t name, uint64_t offset, uint64_t size)
+{
+    put_head(out, WIRE_LENT_SIZE, WIRE_LENT, 0, 0, code);
+    wire_store64(out + WIRE_AT_NUMBER, name);
+    wire_store64(out + 16, offset);
+    wire_store64(out + 24, size);
+    return WIRE_LENT_SIZE;
 }
 
 size_t wire_put_answer(uint8_t *out, uint8_t code, uint32_t number, uint32_t count)
@@ -468,6 +606,9 @@ size_t wire_put_welcome(uint8_t *out, const struct wire_frame *welcome)
     wire_store32(out + 40, welcome->frame_max);
     wire_store32(out + 44, 0);
     wire_store64(out + 48, welcome->window);
+    wire_store64(out + 56, welcome->pool_max);
+    wire_store32(out + 64, welcome->buffers);
+    wire_store32(out + 68, welcome->buffer_size);
     return WIRE_WELCOME_SIZE;
 }
 
@@ -495,6 +636,8 @@ const char *wire_code_name(uint8_t code)
         [WIRE_C_DROPPED] = "dropped",
         [WIRE_C_PUBLISH_ONLY] = "publish_only",
         [WIRE_C_RETAINED_FULL] = "retained_full",
+        [WIRE_C_BAD_SLOT] = "bad_slot",
+        [WIRE_C_NO_COPY] = "no_copy",
         [WIRE_C_NAME_TAKEN] = "name_taken",
         [WIRE_C_NAME_LEAVING] = "name_leaving",
         [WIRE_C_BAD_NAME] = "bad_name",
@@ -504,10 +647,12 @@ const char *wire_code_name(uint8_t code)
         [WIRE_C_NO_SUCH_PROCESS] = "no_such_process",
         [WIRE_C_QUEUE_ERROR] = "queue_error",
         [WIRE_C_STOPPING] = "stopping",
+        [WIRE_C_POOLS_FULL] = "pools_full",
         [WIRE_C_OVERFLOW] = "overflow",
         [WIRE_C_UNREAD_ANSWERS] = "unread_answers",
         [WIRE_C_QUEUE_REPLACED] = "queue_replaced",
         [WIRE_C_KICKED] = "kicked",
+        [WIRE_C_BAD_POOL] = "bad_pool",
     };
 
     return code < sizeof(names) / sizeof(names[0]) ? names[code] : NULL;

@@ -19,9 +19,14 @@ enum {
     WIRE_HEAD_SIZE = 8,      /* what all frames begin with */
     WIRE_MESSAGE_SIZE = 24,  /* message frame up to its topic */
     WIRE_TEXT_SIZE = 16,     /* SUBSCRIBE, UNSUBSCRIBE, REPORT up to their text */
-    WIRE_REGISTER_SIZE = 32, /* REGISTER up to its name */
+    WIRE_SLOT_SIZE = 24,     /* a payload's place in a pool, between the two: POOLED */
+    WIRE_REGISTER_SIZE = 40, /* REGISTER up to its name */
     WIRE_ANSWER_SIZE = 16,
-    WIRE_WELCOME_SIZE = 56,
+    WIRE_WELCOME_SIZE = 72,
+    WIRE_FETCH_SIZE = 16,
+    WIRE_BOXED_SIZE = 16,
+    WIRE_LENT_SIZE = 32,
+    WIRE_SLOT_UNIT = 64, /* places in a pool are counted in so many bytes */
     WIRE_TOKEN_SIZE = 16,
     WIRE_TOPIC_MAX = 255, /* bytes of a topic or filter */
     WIRE_NAME_MAX = 63,   /* bytes of a client's name */
@@ -48,11 +53,15 @@ enum wire_type {
     WIRE_REPORT = 6,
     WIRE_REGISTER = 7,
     WIRE_BYE = 8,
+    WIRE_FETCH = 9,
+    WIRE_NUDGE = 10,
     WIRE_MESSAGE = 16,
     WIRE_ANSWER = 17,
     WIRE_WELCOME = 18,
     WIRE_STOPPED = 19,
     WIRE_ENDED = 20,
+    WIRE_BOXED = 21,
+    WIRE_LENT = 22,
 };
 
 enum wire_flag {
@@ -60,6 +69,7 @@ enum wire_flag {
     WIRE_F_CONFIRM = 2,
     WIRE_F_REQUEST = 4,
     WIRE_F_REPLY = 8,
+    WIRE_F_POOLED = 16,      /* the payload is in a pool */
     WIRE_F_NO_RETAINED = 1,  /* SUBSCRIBE */
     WIRE_F_PUBLISH_ONLY = 1, /* REGISTER */
 };
@@ -79,6 +89,8 @@ enum wire_code {
     WIRE_C_DROPPED = 10,
     WIRE_C_PUBLISH_ONLY = 11,
     WIRE_C_RETAINED_FULL = 12,
+    WIRE_C_BAD_SLOT = 13,
+    WIRE_C_NO_COPY = 14,
     WIRE_C_NAME_TAKEN = 32,
     WIRE_C_NAME_LEAVING = 33,
     WIRE_C_BAD_NAME = 34,
@@ -88,10 +100,12 @@ enum wire_code {
     WIRE_C_NO_SUCH_PROCESS = 38,
     WIRE_C_QUEUE_ERROR = 39,
     WIRE_C_STOPPING = 40,
+    WIRE_C_POOLS_FULL = 41,
     WIRE_C_OVERFLOW = 48,
     WIRE_C_UNREAD_ANSWERS = 49,
     WIRE_C_QUEUE_REPLACED = 50,
     WIRE_C_KICKED = 51,
+    WIRE_C_BAD_POOL = 52,
 };
 
 /* Outcomes of decoding. */
@@ -123,6 +137,15 @@ struct wire_batch {
     size_t size;
 };
 
+/* Where a payload lies that is not in its frame. */
+struct wire_slot {
+    uint64_t pool;   /* nonce of the pool's name */
+    uint32_t offset; /* from the start of its segment, in WIRE_SLOT_UNIT bytes */
+    uint32_t size;   /* bytes, not 0 */
+    uint64_t name;   /* to the broker: generation, 32 bits, comes back when the slot does. From it:
+                        name   of the delivery, for the release ring */
+};
+
 /* A view of one frame. The members behind the common ones are those of its type; pointers go into
  * the decoded bytes. */
 struct wire_frame {
@@ -134,18 +157,29 @@ struct wire_frame {
     uint16_t flags;
     uint8_t type;
     uint8_t priority;
-    uint8_t code;      /* ANSWER, STOPPED, ENDED */
+    uint8_t code;      /* ANSWER, STOPPED, ENDED, LENT */
     uint8_t text_size; /* without the NUL */
     union {
         struct { /* PUBLISH, REQUEST, REPLY, MESSAGE */
             uint64_t expiry;
-            const uint8_t *payload;
-            uint32_t payload_size;
+            const uint8_t *payload; /* POOLED: NULL */
+            uint32_t payload_size;  /* POOLED: slot.size */
+            struct wire_slot slot;  /* POOLED alone */
         };
         uint32_t count; /* ANSWER */
         struct {        /* REGISTER */
             uint64_t start;
+            uint64_t pool; /* nonce of its pool's name */
             uint32_t pid;
+        };
+        struct { /* BOXED: the batch lies in this buffer of the outbox */
+            uint32_t buffer;
+            uint32_t boxed_size; /* its bytes; the size of a batch at most */
+        };
+        struct { /* LENT: the copy that was fetched; `number` is the delivery's name, `code` how it
+                    went */
+            uint64_t lent_offset; /* from the start of the outbox */
+            uint64_t lent_size;
         };
         struct { /* WELCOME */
             const uint8_t *token;
@@ -154,6 +188,9 @@ struct wire_frame {
             uint32_t frame_max;
             uint16_t session;
             uint16_t depth;
+            uint64_t pool_max; /* bytes that its pool's segment may have */
+            uint32_t buffers;  /* of its outbox, */
+            uint32_t buffer_size;
         };
     };
 };
@@ -176,6 +213,11 @@ static inline size_t wire_message_size(size_t topic_size, size_t payload_size)
     return WIRE_MESSAGE_SIZE + topic_size + 1 + payload_size;
 }
 
+static inline size_t wire_pooled_size(size_t topic_size)
+{
+    return WIRE_MESSAGE_SIZE + WIRE_SLOT_SIZE + topic_size + 1;
+}
+
 /* Headers. The put functions write exactly WIRE_ENVELOPE_SIZE or WIRE_BATCH_SIZE bytes; `length` is
  * of the whole. */
 void wire_put_envelope(uint8_t *out, uint16_t session, const uint8_t token[WIRE_TOKEN_SIZE],
@@ -196,16 +238,23 @@ int wire_get_request(const uint8_t *bytes, size_t size, struct wire_frame *out);
 int wire_get_delivery(const uint8_t *bytes, size_t size, struct wire_frame *out);
 
 /* Frames. Each writes one frame and returns its size. The caller has made sure that it fits:
- * wire_message_size(), or WIRE_TEXT_SIZE + text_size + 1, or the fixed size. Texts need no NUL of
- * their own. */
+ * wire_message_size(), wire_pooled_size(), or WIRE_TEXT_SIZE + text_size + 1, or the fixed size.
+ * Texts need no NUL of their own. */
 size_t wire_put_message(uint8_t *out, uint8_t type, uint8_t priority, uint16_t flags,
                         uint64_t number, uint64_t expiry, const char *topic, size_t topic_size,
                         const void *payload, size_t payload_size);
+size_t wire_put_pooled(uint8_t *out, uint8_t type, uint8_t priority, uint16_t flags,
+                       uint64_t number, uint64_t expiry, const char *topic, size_t topic_size,
+                       const struct wire_slot *slot); /* POOLED is added to the flags */
 size_t wire_put_text(uint8_t *out, uint8_t type, uint16_t flags, uint32_t number, const char *text,
                      size_t text_size);
 size_t wire_put_register(uint8_t *out, uint16_t flags, uint64_t nonce, uint32_t pid, uint64_t start,
-                         const char *name, size_t name_size);
+                         uint64_t pool, const char *name, size_t name_size);
 size_t wire_put_bye(uint8_t *out);
+size_t wire_put_nudge(uint8_t *out);
+size_t wire_put_fetch(uint8_t *out, uint64_t name);
+size_t wire_put_boxed(uint8_t *out, uint32_t buffer, uint32_t size);
+size_t wire_put_lent(uint8_t *out, uint8_t code, uint64_t name, uint64_t offset, uint64_t size);
 size_t wire_put_answer(uint8_t *out, uint8_t code, uint32_t number, uint32_t count);
 size_t wire_put_welcome(uint8_t *out, const struct wire_frame *welcome);
 size_t wire_put_end(uint8_t *out, uint8_t type, uint8_t code); /* STOPPED, ENDED */
@@ -257,6 +306,8 @@ enum {
     WIRE_AT_FLAGS = 4,
     WIRE_AT_NUMBER = 8,
     WIRE_AT_EXPIRY = 16,
+    WIRE_AT_SLOT = 24, /* POOLED */
+    WIRE_AT_SLOT_NAME = 40,
     WIRE_AT_ENVELOPE_LENGTH = 4,
 };
 
@@ -298,6 +349,24 @@ static inline uint64_t wire_message_expiry(const uint8_t *frame)
 static inline uint16_t wire_message_flags(const uint8_t *frame)
 {
     return wire_load16(frame + WIRE_AT_FLAGS);
+}
+
+/* The place of a POOLED message's payload. */
+static inline struct wire_slot wire_message_slot(const uint8_t *frame)
+{
+    const uint8_t *at = frame + WIRE_AT_SLOT;
+
+    return (struct wire_slot){
+        .pool = wire_load64(at),
+        .offset = wire_load32(at + 8),
+        .size = wire_load32(at + 12),
+        .name = wire_load64(at + 16),
+    };
+}
+
+static inline void wire_patch_slot_name(uint8_t *frame, uint64_t name)
+{
+    wire_store64(frame + WIRE_AT_SLOT_NAME, name);
 }
 
 /* A lower-case word for a code or an outcome, for logs and JSON ("no_subscriber"); NULL for a

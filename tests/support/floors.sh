@@ -12,13 +12,13 @@
 
 floor() { # MODULE, a path from the root without its suffix: prints the number, or "unknown"
     case $1 in
-    libclient/wire | libclient/topic | libclient/names | libclient/board) echo 0 ;;
-    libclient/queue | libclient/segment | libclient/pool | libclient/process) echo 1 ;;
+    libclient/wire | libclient/topic | libclient/names | libclient/board | libclient/outbox | libclient/pool) echo 0 ;;
+    libclient/queue | libclient/segment | libclient/process) echo 1 ;;
     broker/loop | broker/log | broker/journal | broker/watch | broker/config) echo 1 ;;
     broker/persist | broker/store | broker/backlog | broker/filters | broker/timers) echo 2 ;;
-    broker/topics | broker/state* | libclient/inbox | libclient/confirms | libclient/reports | libclient/requests) echo 2 ;;
-    broker/engine | broker/route | broker/pump | broker/life | broker/start | libclient/session) echo 3 ;;
-    broker/broker | broker/shell | broker/peer | broker/turn | broker/memory | broker/plan | libclient/client* | libclient/mqclient) echo 4 ;;
+    broker/topics | broker/state* | libclient/inbox | libclient/confirms | libclient/reports | libclient/requests | libclient/slots) echo 2 ;;
+    broker/engine | broker/route | broker/pump | broker/pools | broker/life | broker/start | libclient/session) echo 3 ;;
+    broker/broker | broker/shell | broker/peer | broker/turn | broker/memory | broker/plan | broker/copies | broker/guard | libclient/client* | libclient/mqclient) echo 4 ;;
     broker/main | tools/*) echo 5 ;;
     *) echo unknown ;;
     esac
