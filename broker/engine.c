@@ -6,6 +6,8 @@
  * builds them with the function that normal work uses. */
 #include "broker/engine.h"
 
+#include "broker/pools.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
@@ -40,6 +42,7 @@ int engine_init(struct engine *e, const struct engine_memory *memory,
         .generation = 1,
         .window = half / h->n_rows < 1048576 ? half / h->n_rows : 1048576, /* P6 */
         .next_age = h->committed,
+        .n_pools = ledger_n_pools(h->n_rows),
     };
     store_init(&e->store, memory->store, h->n_references, h->n_cells, h->references_allocated,
                h->cells_allocated);
@@ -47,16 +50,20 @@ int engine_init(struct engine *e, const struct engine_memory *memory,
     e->sessions = calloc(h->n_rows, sizeof(*e->sessions));
     e->owners = calloc(h->n_rows, sizeof(*e->owners));
     e->owner_marks = calloc(h->n_rows, sizeof(*e->owner_marks));
-    if (e->sessions == NULL || e->owners == NULL || e->owner_marks == NULL ||
+    e->pools = calloc(e->n_pools, sizeof(*e->pools));
+    if (e->sessions == NULL || e->owners == NULL || e->pools == NULL || e->owner_marks == NULL ||
         rows_init(&e->touched, 2 * h->n_rows) < 0 || rows_init(&e->dirty, h->n_rows) < 0 ||
         rows_init(&e->making, h->n_rows) < 0 || rows_init(&e->ending, h->n_rows) < 0 ||
-        rows_init(&e->leaving, h->n_rows) < 0 || filters_init(&e->filters) < 0 ||
-        timers_init(&e->timers, h->n_references) < 0) {
+        rows_init(&e->leaving, h->n_rows) < 0 || rows_init(&e->fetching, h->n_rows) < 0 ||
+        rows_init(&e->holders, h->n_rows) < 0 || rows_init(&e->unlinked, e->n_pools) < 0 ||
+        filters_init(&e->filters) < 0 || timers_init(&e->timers, h->n_references) < 0) {
         engine_deinit(e);
         return -ENOMEM;
     }
     for (uint32_t i = 0; i < h->n_rows; i++)
         e->sessions[i].kept = BLOCKED_NOT;
+    for (uint32_t i = 0; i < e->n_pools; i++)
+        e->pools[i].owner = REF_NOBODY;
     return 0;
 }
 
@@ -71,6 +78,10 @@ void engine_deinit(struct engine *e)
     free(e->making.rows);
     free(e->ending.rows);
     free(e->leaving.rows);
+    free(e->fetching.rows);
+    free(e->holders.rows);
+    free(e->unlinked.rows);
+    free(e->pools);
     free(e->sessions);
     free(e->owners);
     free(e->owner_marks);
@@ -127,7 +138,7 @@ static void touch_stalled(struct engine *e)
 static void watch_room(struct engine *e, uint16_t row)
 {
     struct session *s = &e->sessions[row];
-    bool is_short = s->charged > e->window / 2 && may_be_waiting(e, row);
+    bool is_short = s->wants != 0 || (s->charged > e->window / 2 && may_be_waiting(e, row));
 
     if (is_short && s->short_since == 0) {
         s->short_since = e->now;
@@ -165,6 +176,8 @@ static void show_session(struct engine *e, uint16_t i)
     board_set(&b->charged, s->charged);
     board_set(&b->subscriptions, s->n_filters);
     board_set(&b->stalled, s->stalled > 0);
+    board_set(&b->held, s->n_held);
+    board_set(&b->held_bytes, s->held_bytes);
 }
 
 void engine_show(struct engine *e)
@@ -399,6 +412,38 @@ static void count_off_waiting(struct engine *e, const struct reference *r)
     engine_dirty(e, owner);
 }
 
+/* Of a delivery that was sent, the payload in a pool: its receiver holds it until it says
+ * otherwise. */
+static void hold(struct engine *e, const struct reference *r)
+{
+    struct session *s = &e->sessions[ref_member(r)];
+
+    s->n_held++;
+    s->held_bytes += wire_message_slot(store_cell(&e->store, r->cell)->bytes).size;
+    pools_look_at(e, ref_member(r));
+    engine_dirty(e, ref_member(r));
+}
+
+static void hold_no_more(struct engine *e, const struct reference *r)
+{
+    struct session *s = &e->sessions[ref_member(r)];
+
+    s->n_held--;
+    s->held_bytes -= wire_message_slot(store_cell(&e->store, r->cell)->bytes).size;
+    engine_dirty(e, ref_member(r));
+}
+
+/* Does time run for it? What its receiver has, and need not answer, is no matter of time any more.
+ */
+static bool has_deadline(const struct reference *r)
+{
+    unsigned state = ref_state(r);
+    unsigned flags = ref_flags(r);
+
+    return r->when != 0 && (flags & REF_ANSWER) == 0 && state != REF_DROPPED &&
+           (state != REF_OUT || (flags & REF_REQUEST) != 0);
+}
+
 void engine_link(struct engine *e, uint32_t slot)
 {
     struct reference *r = engine_reference(e, slot);
@@ -411,6 +456,8 @@ void engine_link(struct engine *e, uint32_t slot)
     case REF_OUT:
         list_push(&e->sessions[ref_member(r)].out, &e->store, slot);
         pin(e, r);
+        if (ref_flags(r) & REF_HELD)
+            hold(e, r);
         break;
     case REF_FILTER:
         list_push(&e->sessions[ref_owner(r)].filters, &e->store, slot);
@@ -419,12 +466,12 @@ void engine_link(struct engine *e, uint32_t slot)
         break;
     case REF_KEPT:
         e->n_retained++;
-        e->retained_bytes += wire_charge(store_cell(&e->store, r->cell)->size);
+        e->retained_bytes += cell_kept_size(store_cell(&e->store, r->cell));
         break;
     default:
         break;
     }
-    if (r->when != 0 && (ref_flags(r) & REF_ANSWER) == 0 && ref_state(r) != REF_DROPPED)
+    if (has_deadline(r))
         timers_set(&e->timers, slot, r->when);
 }
 
@@ -478,6 +525,8 @@ static void count_off(struct engine *e, uint32_t slot)
     case REF_OUT:
         list_unlink(&e->sessions[ref_member(r)].out, &e->store, slot);
         unpin(e, r);
+        if (ref_flags(r) & REF_HELD)
+            hold_no_more(e, r);
         break;
     case REF_FILTER:
         list_unlink(&e->sessions[ref_owner(r)].filters, &e->store, slot);
@@ -487,7 +536,7 @@ static void count_off(struct engine *e, uint32_t slot)
         break;
     case REF_KEPT:
         e->n_retained--;
-        e->retained_bytes -= wire_charge(store_cell(&e->store, r->cell)->size);
+        e->retained_bytes -= cell_kept_size(store_cell(&e->store, r->cell));
         forget_kept(e, slot);
         break;
     default:
@@ -528,9 +577,14 @@ static void let_go(struct engine *e, uint32_t slot)
 {
     const struct reference *r = engine_reference(e, slot);
     uint32_t cell = store_has_cell(r) ? r->cell : 0;
+    struct cell *c = store_cell(&e->store, cell);
 
+    if (cell != 0 && --c->refs == 0 && c->pool != 0)
+        pools_leave(e, c); /* the place first: a kill between hands it back twice (S7) */
+    else if (cell == 0 || c->refs > 0)
+        cell = 0;
     store_free(&e->store, slot);
-    if (cell != 0 && --store_cell(&e->store, cell)->refs == 0)
+    if (cell != 0)
         store_release(&e->store, cell);
 }
 
@@ -544,6 +598,15 @@ void engine_end_unlinked(struct engine *e, uint32_t slot)
 {
     count_off(e, slot);
     let_go(e, slot);
+}
+
+void engine_sent_out(struct engine *e, uint32_t slot, uint16_t row)
+{
+    struct reference *r = engine_reference(e, slot);
+
+    count_off(e, slot);
+    persist_word(r, REF_WORD(REF_OUT, ref_flags(r), ref_level(r), ref_tries(r), ref_owner(r), row));
+    engine_link(e, slot);
 }
 
 void engine_change(struct engine *e, uint32_t slot, uint64_t word)

@@ -17,6 +17,8 @@
 #include "broker/timers.h"
 #include "broker/topics.h"
 #include "libclient/board.h"
+#include "libclient/outbox.h"
+#include "libclient/pool.h"
 
 enum engine_overflow {
     ENGINE_DROP_OLDEST = 0,
@@ -36,6 +38,7 @@ struct engine_settings {
     uint64_t backlog_size;  /* bytes of cells; more waiting for one session is over its quota */
     uint64_t stall_timeout; /* nanoseconds (P7) */
     uint64_t retained_size; /* bytes of cells */
+    uint64_t pool_max;      /* bytes that a client's pool may have */
     uint32_t max_subscriptions;
     enum engine_overflow overflow;
 };
@@ -48,9 +51,16 @@ struct engine_memory {
 
 /* What is derived of a session; by row. */
 struct session {
-    struct backlog waiting; /* WAIT references it owns */
-    struct list out;        /* OUT references of which it is the member */
-    struct list filters;    /* its FILTER references */
+    struct backlog waiting;         /* WAIT references it owns */
+    struct list out;                /* OUT references of which it is the member */
+    struct outbox_header *outbox;   /* mapped; the shell's (engine_attach) */
+    const struct pool_header *pool; /* likewise, once it was needed; a guarded mapping */
+    uint32_t n_held;                /* deliveries it holds whose payloads lie in pools */
+    uint64_t held_bytes;            /* and their payloads */
+    uint64_t wants;      /* places that are to have come back when it is woken; 0: does not wait */
+    uint64_t woken_for;  /* the last such number that it was woken for */
+    uint64_t fetch;      /* name of the delivery to be copied for it; 0: none */
+    struct list filters; /* its FILTER references */
     uint32_t n_filters;
     uint32_t n_answers; /* among those waiting */
     uint32_t n_waiting;
@@ -71,6 +81,10 @@ struct session {
     bool nudge;       /* has half of its window back: wake it (P5) */
     bool dead;        /* its process: nobody reads its queue any more */
     bool said_bye;
+    bool wants_buffer; /* found none free, and has asked for its pool or for one more */
+    bool holding;      /* stands in engine.holders */
+    bool sated;        /* holds as much as it may: nothing more from pools until some comes back */
+    bool broken;       /* its pool cannot be believed: set by the shell when its mapping failed */
 };
 
 enum { BLOCKED_NOT = 0xff };
@@ -109,11 +123,22 @@ struct engine {
     uint64_t next_age;
 
     /* To be carried out by the shell. */
-    struct rows touched; /* to be pumped; twice the rows: they can be touched while they are */
-    struct rows dirty;   /* their words on the board are to be written: engine_show() */
-    struct rows making;  /* to be given a queue: life_made() or life_refused() */
-    struct rows ending;  /* wait for the request queues to be seen empty: life_quiet() */
-    struct rows leaving; /* their queues are to be removed: life_gone() */
+    struct rows touched;  /* to be pumped; twice the rows: they can be touched while they are */
+    struct rows dirty;    /* their words on the board are to be written: engine_show() */
+    struct rows making;   /* to be given a queue: life_made() or life_refused() */
+    struct rows ending;   /* wait for the request queues to be seen empty: life_quiet() */
+    struct rows leaving;  /* their queues are to be removed: life_gone() */
+    struct rows fetching; /* a payload is to be copied: session.fetch, pools_lend() */
+    struct rows unlinked; /* slots of pools that nothing needs any more: unlink, pools_gone() */
+
+    /* Payload pools. */
+    struct pool *pools; /* by slot of the ledger */
+    uint32_t n_pools;
+    struct rows holders; /* sessions that hold something or have lent something: their pools are
+                            looked at */
+    uint32_t n_orphans;
+    uint32_t n_wanting; /* sessions that wait for places */
+    uint32_t n_sated;
 
     /* For the next registration: from the shell, which draws anew once it was used. */
     uint8_t fresh_token[WIRE_TOKEN_SIZE];
@@ -132,16 +157,31 @@ struct engine {
     uint64_t batch_number;
     uint8_t batch_list;
     uint8_t batch_level;
-    bool batch_repeats;  /* it is the one in doubt */
-    bool batch_ends;     /* all of it ends once it is sent, and it is the front of its list */
-    uint32_t batch_size; /* bytes of its frames */
+    bool batch_repeats;    /* it is the one in doubt */
+    uint32_t batch_size;   /* bytes of its frames */
+    uint64_t batch_pooled; /* bytes of its payloads in pools */
+    uint8_t *place;        /* where it is put together: a buffer of the outbox, or `out` */
+    uint8_t buffer;        /* which one; OUTBOX_BUFFERS: none */
+    bool boxed;            /* it is sent by that buffer */
+    uint32_t capacity;     /* bytes of frames that it may come to */
     uint8_t out[WIRE_QUEUE_MAX];
+    uint8_t letter[WIRE_BATCH_SIZE + WIRE_BOXED_SIZE]; /* the queue message that says so */
 };
 
 /* Derived memory for an empty engine. Follow with start(). 0 or -ENOMEM. */
 int engine_init(struct engine *e, const struct engine_memory *memory,
                 const struct engine_settings *settings);
 void engine_deinit(struct engine *e);
+
+/* The session's segments, mapped by the shell: its outbox before life_made(), at a start before
+ * life_start(); its pool when pump_next() says PUMP_WANTS_POOL, or when it is in e->holders without
+ * one. They stay mapped until life_gone(). */
+static inline void engine_attach(struct engine *e, uint16_t row, struct outbox_header *outbox,
+                                 const struct pool_header *pool)
+{
+    e->sessions[row].outbox = outbox;
+    e->sessions[row].pool = pool;
+}
 
 static inline struct row *engine_row(const struct engine *e, uint16_t i)
 {
@@ -167,6 +207,18 @@ bool engine_has_room(const struct engine *e, uint16_t row);
 
 /* Wake it for its grant, if it may be asleep for want of room (P5). */
 void engine_tell_grant(struct engine *e, uint16_t row);
+
+/* Is its payload in a pool? Of a cell with a message. */
+static inline bool cell_pooled(const struct cell *c)
+{
+    return (wire_message_flags(c->bytes) & WIRE_F_POOLED) != 0;
+}
+
+/* Bytes that a message takes of the retained store: its cells, and its payload in a pool. */
+static inline uint64_t cell_kept_size(const struct cell *c)
+{
+    return wire_charge(c->size) + (cell_pooled(c) ? wire_message_slot(c->bytes).size : 0);
+}
 
 /* The bytes of a reference that has a cell. */
 static inline struct cell *engine_cell(const struct engine *e, uint32_t slot)
@@ -216,6 +268,9 @@ void engine_end(struct engine *e, uint32_t slot);
 
 /* The same for one that is in no list any more. */
 void engine_end_unlinked(struct engine *e, uint32_t slot);
+
+/* A reference that is in no list any more has been sent to `row`, and something is to come back. */
+void engine_sent_out(struct engine *e, uint32_t slot, uint16_t row);
 
 /* Change the word of a linked reference: state, owner, member. One store. */
 void engine_change(struct engine *e, uint32_t slot, uint64_t word);
@@ -273,7 +328,7 @@ void engine_count_refusal(struct engine *e, uint16_t row, enum refusal_reason wh
 void engine_count_drop(struct engine *e, uint16_t row, unsigned level, uint32_t topic,
                        enum drop_reason why, uint64_t n);
 
-/* Code of a WELCOME among the answers: not on the wire. */
-enum { ENGINE_WELCOME = 0xff };
+/* Codes of a WELCOME and of a LENT among the answers: not on the wire. */
+enum { ENGINE_WELCOME = 0xff, ENGINE_LENT = 0xfe };
 
 #endif

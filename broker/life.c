@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "broker/pools.h"
 #include "broker/pump.h"
 #include "broker/route.h"
 #include "libclient/topic.h"
@@ -65,7 +66,7 @@ static void register_again(struct engine *e, uint16_t row)
         engine_post(e, engine_row(e, row)->nonce, WIRE_C_OK, row, 0);
 }
 
-static void fill_row(struct engine *e, uint16_t i, const struct wire_frame *f)
+static void fill_row(struct engine *e, uint16_t i, uint32_t pool_slot, const struct wire_frame *f)
 {
     struct row *row = engine_row(e, i);
 
@@ -88,6 +89,11 @@ static void fill_row(struct engine *e, uint16_t i, const struct wire_frame *f)
     row->received = 0;
     row->missed = 0;
     row->effect = 0;
+    row->end_code = WIRE_C_OK;
+    row->pool = f->pool;
+    row->pool_slot = pool_slot;
+    row->outbox_inode = 0;
+    pools_adopt(e, i, pool_slot, f->pool);
     persist_row_state(row, ROW_MAKING);
     e->token_used = true;
 }
@@ -116,6 +122,15 @@ static void reset_session(struct engine *e, uint16_t i)
     s->dead = false;
     s->said_bye = false;
     s->nudge = false;
+    s->outbox = NULL;
+    s->pool = NULL;
+    s->broken = false;
+    s->wants_buffer = false;
+    e->n_wanting -= s->wants != 0;
+    s->wants = 0;
+    s->woken_for = 0;
+    e->n_sated -= s->sated;
+    s->sated = false;
     s->room = 0;
     s->room_fresh = false;
     s->kept = BLOCKED_NOT;
@@ -128,6 +143,7 @@ void life_register(struct engine *e, const struct wire_frame *f)
 {
     int i = find_nonce(e, f->nonce);
     const struct row *holder;
+    uint32_t pool_slot = pools_free_slot(e);
 
     if (i >= 0) {
         register_again(e, (uint16_t)i);
@@ -149,9 +165,14 @@ void life_register(struct engine *e, const struct wire_frame *f)
         engine_post(e, f->nonce, WIRE_C_NO_ROW, e->n_rows, 0);
         return;
     }
+    if (pool_slot == UINT32_MAX || pools_find(e, f->pool) != 0) {
+        engine_post(e, f->nonce, pool_slot == UINT32_MAX ? WIRE_C_POOLS_FULL : WIRE_C_BAD_POOL,
+                    e->n_pools, 0);
+        return;
+    }
     reset_session(e, (uint16_t)i);
     reset_board_row(e, (uint16_t)i);
-    fill_row(e, (uint16_t)i, f);
+    fill_row(e, (uint16_t)i, pool_slot, f);
     e->sessions[i].told =
         engine_grant(e, (uint16_t)i); /* who had the row before may have left messages */
     engine_answer(e, (uint16_t)i, ENGINE_WELCOME, 0, 1);
@@ -211,6 +232,8 @@ void life_refused(struct engine *e, uint16_t i, uint8_t code, uint32_t number1, 
 
     persist_row_state(engine_row(e, i), ROW_ENDING);
     end_waiting(e, i); /* its WELCOME */
+    pools_orphan(e, i);
+    pools_gone(e, engine_row(e, i)->pool_slot); /* never made */
     free_row(e, i);
     engine_post(e, nonce, code, number1, number2);
 }
@@ -270,8 +293,12 @@ static void carry_out(struct engine *e, uint16_t i)
     end_waiting(e, i);
     while (s->filters.head != 0)
         engine_end(e, s->filters.head);
-    while (s->out.head != 0)
-        engine_unanswered(e, s->out.head, WIRE_C_PEER_DIED);
+    while (s->out.head != 0) {
+        if (ref_flags(engine_reference(e, s->out.head)) & REF_REQUEST)
+            engine_unanswered(e, s->out.head, WIRE_C_PEER_DIED);
+        else
+            engine_end(e, s->out.head); /* held, and nobody there to hold it */
+    }
     rows_add(&e->leaving, i);
 }
 
@@ -324,7 +351,10 @@ static void deadline(struct engine *e, uint32_t slot)
             engine_drop(e, slot, DROP_expired);
         break;
     case REF_OUT:
-        engine_unanswered(e, slot, WIRE_C_TIMEOUT);
+        if (ref_flags(r) & REF_HELD) /* it is still read; the requester knows the time by itself */
+            engine_change(e, slot, r->word & ~((uint64_t)REF_REQUEST << 8));
+        else
+            engine_unanswered(e, slot, WIRE_C_TIMEOUT);
         break;
     default:
         engine_end(e, slot);

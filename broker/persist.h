@@ -44,10 +44,13 @@ extern enum persist_fault persist_fault;
 #define PERSIST_MAGIC UINT32_C(0x4c51424d) /* "MBQL" */
 
 enum {
-    PERSIST_LAYOUT = 1,
+    PERSIST_LAYOUT = 2,
     PERSIST_ENDS =
         1024, /* references that one landing can end: at least as many as frames fit an envelope */
-    PERSIST_CONTROL = 32, /* level of answers: above all priorities */
+    PERSIST_CONTROL = 32,   /* level of answers: above all priorities */
+    PERSIST_RETURNS = 256,  /* places in pools that one landing hands back: at least as many as
+                               POOLED frames fit */
+    PERSIST_ORPHANS = 1024, /* pools of ended sessions that are still needed */
 };
 
 /* ---- Ledger ---- */
@@ -84,6 +87,8 @@ struct landing {
     uint16_t reserved;
     uint32_t n_ends;
     uint32_t ends[PERSIST_ENDS]; /* what ends after the commit */
+    uint32_t n_returns;
+    uint64_t returns[PERSIST_RETURNS]; /* places of row's pool that are handed back then */
     _Alignas(4096) uint8_t bytes[WIRE_QUEUE_MAX];
 };
 
@@ -108,15 +113,17 @@ struct row {
     uint64_t inode; /* of its reply queue */
     uint32_t depth;
     uint32_t width;
-    uint64_t since;    /* nanoseconds of CLOCK_REALTIME */
-    uint64_t send;     /* the intent, ROW_SEND() */
-    uint64_t upto;     /* age of the youngest plain reference in the batch in doubt */
-    uint64_t received; /* bytes of window it has used, ever */
-    uint64_t missed;   /* messages dropped for it, ever */
-    uint64_t effect;   /* age its last will was given */
-    uint32_t end_code; /* of ROW_ENDING: enum wire_code, WIRE_C_OK if by itself */
-    uint32_t reserved;
-    uint64_t reserved2[8];
+    uint64_t since;     /* nanoseconds of CLOCK_REALTIME */
+    uint64_t send;      /* the intent, ROW_SEND() */
+    uint64_t upto;      /* age of the youngest plain reference in the batch in doubt */
+    uint64_t received;  /* bytes of window it has used, ever */
+    uint64_t missed;    /* messages dropped for it, ever */
+    uint64_t effect;    /* age its last will was given */
+    uint32_t end_code;  /* of ROW_ENDING: enum wire_code, WIRE_C_OK if by itself */
+    uint32_t pool_slot; /* which of the ledger's pools is its */
+    uint64_t pool;      /* nonce of that */
+    uint64_t outbox_inode;
+    uint64_t reserved[6];
 };
 
 /* row.send: number of the newest batch 48 | list 7 | kernel level 7 | spare 1 | doubt 1 */
@@ -146,9 +153,22 @@ struct ledger {
     struct row rows[];
 };
 
+/* Behind the rows: the nonces of all pools there are, 0 in a free place. One stays here until the
+ * pool is unlinked, whatever became of its session (S7). */
+static inline uint32_t ledger_n_pools(uint32_t n_rows)
+{
+    return n_rows + PERSIST_ORPHANS;
+}
+
+static inline uint64_t *ledger_pools(const struct ledger *ledger)
+{
+    return (uint64_t *)(uintptr_t)&ledger->rows[ledger->header.n_rows];
+}
+
 static inline size_t ledger_size(uint32_t n_rows)
 {
-    return sizeof(struct ledger) + n_rows * sizeof(struct row);
+    return sizeof(struct ledger) + n_rows * sizeof(struct row) +
+           ledger_n_pools(n_rows) * sizeof(uint64_t);
 }
 
 /* ---- Store ---- */
@@ -171,7 +191,7 @@ enum reference_flag {
         2, /* an answer without bytes: `cell` is the number it answers, `when` how many it covers */
     REF_REQUEST = 4, /* a reply is owed once it is OUT */
     REF_ACK = 8,     /* an acknowledgement is owed */
-    REF_HELD = 16,   /* its payload is held in a pool */
+    REF_HELD = 16,   /* its payload lies in a pool: a release is owed once it is OUT */
     REF_DURABLE = 32,
     REF_LATE = 64, /* came into its list by a change of owner: not part of a batch that was in doubt
                       then */
@@ -235,8 +255,8 @@ struct cell {
     uint32_t size;    /* of the frame */
     uint64_t born;    /* nanoseconds of CLOCK_BOOTTIME */
     uint16_t account; /* row of the publisher */
-    uint16_t reserved;
-    uint32_t refs; /* derived: live references to it */
+    uint16_t pool;    /* derived: 1 + which of the ledger's pools has its payload; 0: none */
+    uint32_t refs;    /* derived: live references to it */
     uint32_t
         pins; /* derived: those held by sessions; while there are any, the publisher is charged */
     uint32_t topic; /* derived: the topic's row on the board */
@@ -251,6 +271,8 @@ struct cell_more {
 
 _Static_assert(sizeof(struct ledger_header) == 64, "layout");
 _Static_assert(sizeof(struct landing) == 16384, "layout");
+_Static_assert(PERSIST_RETURNS *(WIRE_MESSAGE_SIZE + WIRE_SLOT_SIZE + 1) > WIRE_QUEUE_MAX,
+               "layout");
 _Static_assert(offsetof(struct landing, bytes) % 4096 == 0, "layout");
 _Static_assert(sizeof(struct row) == 256, "layout");
 _Static_assert(sizeof(struct reference) == 32, "layout");
@@ -297,6 +319,13 @@ static inline void persist_bytes(uint8_t *to, const uint8_t *from, size_t size)
 {
     PERSIST_POINT();
     memcpy(to, from, size);
+}
+
+/* Words that others read: of an outbox. What was stored before is seen by who sees this. */
+static inline void persist_shared(_Atomic uint64_t *word, uint64_t value)
+{
+    PERSIST_POINT();
+    atomic_store_explicit(word, value, memory_order_release);
 }
 
 /* All references made so far become real. */

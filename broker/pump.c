@@ -9,6 +9,7 @@
 enum {
     KEPT_LOW = 3,    /* places of a reply queue that stay free of levels below 24 (P2) */
     KEPT_URGENT = 1, /* … and of all but STOPPED and ENDED (K9) */
+    HELD_SHARE = 2,  /* of the largest pool a session may hold so many parts */
 };
 
 static uint8_t kept_of(unsigned list)
@@ -28,7 +29,8 @@ static bool keeps_waiting(const struct engine *e, uint32_t slot)
 {
     const struct session *publisher = &e->sessions[engine_cell(e, slot)->account];
 
-    return publisher->short_since != 0 && publisher->charged > e->window / 2;
+    return publisher->short_since != 0 &&
+           (publisher->wants != 0 || publisher->charged > e->window / 2);
 }
 
 /* Drop from the oldest of the lowest priority up: what keeps publishers out of room, and what is
@@ -61,6 +63,9 @@ static uint32_t put_welcome(const struct engine *e, uint16_t i, uint8_t *out)
         .width = row->width,
         .frame_max = e->board->frame_max,
         .window = e->window,
+        .pool_max = e->settings.pool_max,
+        .buffers = pump_buffers(row),
+        .buffer_size = OUTBOX_BUFFER,
     };
 
     return (uint32_t)wire_put_welcome(out, &welcome);
@@ -74,18 +79,30 @@ static uint32_t put_answer(const struct engine *e, const struct reference *r, ui
         return put_welcome(e, ref_owner(r), out);
     if (ref_flags(r) & REF_BARE)
         return (uint32_t)wire_put_answer(out, code, r->cell, r->when);
+    if (code == ENGINE_LENT) { /* its bytes are the frame */
+        store_get(&e->store, r->cell, out);
+        return WIRE_LENT_SIZE;
+    }
     return (uint32_t)wire_put_answer(
         out, code, (uint32_t)wire_message_number(store_cell(&e->store, r->cell)->bytes), 1);
 }
 
 static uint32_t frame_size(const struct engine *e, const struct reference *r)
 {
-    if (ref_flags(r) & REF_ANSWER)
-        return ref_tries(r) == ENGINE_WELCOME ? WIRE_WELCOME_SIZE : WIRE_ANSWER_SIZE;
+    if (ref_flags(r) & REF_ANSWER) {
+        switch (ref_tries(r)) {
+        case ENGINE_WELCOME:
+            return WIRE_WELCOME_SIZE;
+        case ENGINE_LENT:
+            return WIRE_LENT_SIZE;
+        default:
+            return WIRE_ANSWER_SIZE;
+        }
+    }
     return store_cell(&e->store, r->cell)->size;
 }
 
-/* One copy, and the word that is this delivery's own. */
+/* One copy, and the words that are this delivery's own. */
 static uint32_t put_frame(const struct engine *e, uint32_t slot, uint8_t *out)
 {
     const struct reference *r = engine_reference(e, slot);
@@ -96,9 +113,62 @@ static uint32_t put_frame(const struct engine *e, uint32_t slot, uint8_t *out)
     store_get(&e->store, r->cell, out);
     if (flags & REF_REQUEST)
         wire_patch_number(out, ref_name(slot, r->age));
+    if (flags & REF_HELD)
+        wire_patch_slot_name(out, ref_name(slot, r->age));
     if (flags & REF_RETAINED)
-        wire_patch_type(out, WIRE_MESSAGE, WIRE_F_RETAIN);
+        wire_patch_type(out, WIRE_MESSAGE,
+                        WIRE_F_RETAIN | (wire_message_flags(out) & WIRE_F_POOLED));
     return store_cell(&e->store, r->cell)->size;
+}
+
+/* ---- Buffers of the outbox ---- */
+
+uint32_t pump_buffers(const struct row *row)
+{
+    return row->depth + 2 < OUTBOX_BUFFERS ? row->depth + 2 : OUTBOX_BUFFERS;
+}
+
+static uint8_t *buffer_bytes(const struct session *s, uint32_t b)
+{
+    return (uint8_t *)s->outbox + outbox_buffer_offset(b);
+}
+
+/* A free one, the lowest: it is still in the cache. OUTBOX_BUFFERS: none. */
+static uint8_t find_buffer(const struct session *s)
+{
+    uint32_t n = s->outbox == NULL ? 0 : s->outbox->n_buffers;
+
+    for (uint32_t b = 0; b < n; b++) {
+        uint64_t sent = atomic_load_explicit(&s->outbox->sent[b], memory_order_relaxed);
+
+        if (sent == 0 || (s->pool != NULL &&
+                          atomic_load_explicit(&s->pool->taken[b], memory_order_acquire) == sent))
+            return (uint8_t)b;
+    }
+    return OUTBOX_BUFFERS;
+}
+
+/* The one that has this batch; OUTBOX_BUFFERS: none has. */
+static uint8_t buffer_with(const struct session *s, uint64_t number)
+{
+    uint32_t n = s->outbox == NULL ? 0 : s->outbox->n_buffers;
+
+    for (uint32_t b = 0; b < n; b++) {
+        if (atomic_load_explicit(&s->outbox->sent[b], memory_order_relaxed) == number)
+            return (uint8_t)b;
+    }
+    return OUTBOX_BUFFERS;
+}
+
+/* Might there be a free one if its pool were looked at, or memory put behind one more? Asked once
+ * until something was sent. */
+static bool asks_for_buffer(struct session *s, const struct row *row)
+{
+    if (s->wants_buffer || s->outbox == NULL ||
+        (s->pool != NULL && s->outbox->n_buffers >= pump_buffers(row)))
+        return false;
+    s->wants_buffer = true;
+    return true;
 }
 
 /* ---- The batch ---- */
@@ -110,7 +180,10 @@ static void begin(struct engine *e, uint64_t number, unsigned list, unsigned lev
     e->batch_list = (uint8_t)list;
     e->batch_level = (uint8_t)level;
     e->batch_repeats = false;
-    e->batch_ends = list < WIRE_LEVELS;
+    e->place = e->out;
+    e->buffer = OUTBOX_BUFFERS;
+    e->boxed = false;
+    e->batch_pooled = 0;
 }
 
 static bool expired(const struct engine *e, const struct reference *r)
@@ -132,15 +205,35 @@ static void warm_next(const struct engine *e, const struct reference *r)
     __builtin_prefetch(bytes + 128);
 }
 
+/* May it have this one as well, or does it hold enough (S7)? A single one always. */
+static bool may_hold(const struct engine *e, const struct session *s, uint32_t n,
+                     const struct reference *r)
+{
+    uint64_t size = wire_message_slot(store_cell(&e->store, r->cell)->bytes).size;
+
+    if (s->n_held + n == 0)
+        return true;
+    return s->n_held + n < POOL_HELD &&
+           s->held_bytes + e->batch_pooled + size <= e->settings.pool_max / HELD_SHARE;
+}
+
+static void be_sated(struct engine *e, struct session *s)
+{
+    if (!s->sated)
+        e->n_sated++;
+    s->sated = true;
+}
+
 /* Choose from the head of the list until the next does not fit. Returns the size of the frames. */
 static uint32_t gather(struct engine *e, uint16_t row, uint32_t width, uint64_t *upto)
 {
+    struct session *s = &e->sessions[row];
+    uint32_t n_held = 0;
     uint32_t size = 0;
     uint32_t next;
 
     *upto = 0;
-    for (uint32_t slot = e->sessions[row].waiting.lists[e->batch_list].head; slot != 0;
-         slot = next) {
+    for (uint32_t slot = s->waiting.lists[e->batch_list].head; slot != 0; slot = next) {
         struct reference *r = engine_reference(e, slot);
 
         next = r->next;
@@ -149,27 +242,35 @@ static uint32_t gather(struct engine *e, uint16_t row, uint32_t width, uint64_t 
             engine_drop(e, slot, DROP_expired);
             continue;
         }
-        if (frame_size(e, r) > width) { /* of a broker with wider queues: it never fits */
+        if (frame_size(e, r) >
+            OUTBOX_BUFFER - WIRE_BATCH_SIZE) { /* of another broker: never fits */
             engine_drop(e, slot, DROP_overflow);
             continue;
         }
         if (frame_size(e, r) > width - size || e->n_batch == BATCH_MAX)
             break;
+        if (ref_flags(r) & REF_HELD) {
+            if (!may_hold(e, s, n_held, r)) {
+                be_sated(e, s);
+                break;
+            }
+            n_held++;
+            e->batch_pooled += wire_message_slot(store_cell(&e->store, r->cell)->bytes).size;
+        }
         if (ref_flags(r) & REF_LATE) /* from here on part of a batch like any other */
             persist_word(r, r->word & ~((uint64_t)REF_LATE << 8));
-        size += put_frame(e, slot, e->out + WIRE_BATCH_SIZE + size);
+        size += put_frame(e, slot, e->place + WIRE_BATCH_SIZE + size);
         if (r->age > *upto)
             *upto = r->age;
-        if (ref_flags(r) & REF_REQUEST)
-            e->batch_ends = false;
         e->batch[e->n_batch++] = slot;
     }
     return size;
 }
 
 /* The same for the batch in doubt: the set that the row names (K3). */
-static uint32_t gather_doubt(struct engine *e, uint16_t row, uint32_t width)
+static uint32_t gather_doubt(struct engine *e, uint16_t row)
 {
+    uint32_t width = OUTBOX_BUFFER - WIRE_BATCH_SIZE;
     uint32_t size = 0;
     uint32_t next;
 
@@ -180,6 +281,8 @@ static uint32_t gather_doubt(struct engine *e, uint16_t row, uint32_t width)
         next = r->next;
         if (!engine_in_doubt(e, r) || frame_size(e, r) > width - size || e->n_batch == BATCH_MAX)
             continue;
+        if (ref_flags(r) & REF_HELD)
+            e->batch_pooled += wire_message_slot(store_cell(&e->store, r->cell)->bytes).size;
         size += put_frame(e, slot, e->out + WIRE_BATCH_SIZE + size);
         e->batch[e->n_batch++] = slot;
     }
@@ -191,10 +294,37 @@ static void seal(struct engine *e, uint16_t i, uint32_t frames, struct pump_batc
     const struct row *row = engine_row(e, i);
 
     e->batch_size = frames;
-    wire_put_batch(e->out, i, e->batch_level, e->batch_number, engine_grant(e, i), row->missed,
+    wire_put_batch(e->place, i, e->batch_level, e->batch_number, engine_grant(e, i), row->missed,
                    WIRE_BATCH_SIZE + frames);
     *batch = (struct pump_batch){
-        .bytes = e->out, .size = WIRE_BATCH_SIZE + frames, .level = e->batch_level};
+        .bytes = e->place, .size = WIRE_BATCH_SIZE + frames, .level = e->batch_level};
+}
+
+/* The batch lies complete in this buffer: the queue message says so and no more. */
+static void seal_letter(struct engine *e, uint16_t i, uint8_t b, uint32_t size,
+                        struct pump_batch *batch)
+{
+    const struct row *row = engine_row(e, i);
+
+    e->buffer = b;
+    e->boxed = true;
+    wire_put_batch(e->letter, i, e->batch_level, e->batch_number, engine_grant(e, i), row->missed,
+                   sizeof(e->letter));
+    wire_put_boxed(e->letter + WIRE_BATCH_SIZE, b, size);
+    *batch =
+        (struct pump_batch){.bytes = e->letter, .size = sizeof(e->letter), .level = e->batch_level};
+}
+
+/* A batch that does not fit the queue message stays in its buffer. The intent stands already: a
+ * buffer that says it has this number has all of it. */
+static void box(struct engine *e, uint16_t i, struct pump_batch *batch)
+{
+    uint32_t size = batch->size;
+
+    if (size <= engine_row(e, i)->width)
+        return;
+    persist_shared(&e->sessions[i].outbox->sent[e->buffer], e->batch_number);
+    seal_letter(e, i, e->buffer, size, batch);
 }
 
 /* Say on the board that this batch stands in the queue: readers keep order by it (P1). The level's
@@ -245,29 +375,34 @@ static void mark(struct engine *e, uint16_t row, uint32_t slot)
         return;
     }
     count_out(e, r);
-    if (flags & REF_REQUEST)
+    if (flags & (REF_REQUEST | REF_HELD))
         engine_change(e, slot,
                       REF_WORD(REF_OUT, flags, ref_level(r), ref_tries(r), ref_owner(r), row));
     else
         engine_end(e, slot);
 }
 
-/* A batch of messages for which nothing comes back: the front of their list, taken out at once. Its
- * reader, who looks at the tide, need not wait for the rest. */
-static void end_all(struct engine *e, uint16_t row)
+/* A batch of messages that is the front of their list, taken out at once. Its reader, who looks at
+ * the tide, need not wait for the rest. */
+static void mark_front(struct engine *e, uint16_t row)
 {
     backlog_cut(&e->sessions[row].waiting, &e->store, e->batch_list, e->batch[e->n_batch - 1]);
     engine_show_tide(e, row);
     for (uint32_t i = 0; i < e->n_batch; i++) {
-        count_out(e, engine_reference(e, e->batch[i]));
-        engine_end_unlinked(e, e->batch[i]);
+        const struct reference *r = engine_reference(e, e->batch[i]);
+
+        count_out(e, r);
+        if (ref_flags(r) & (REF_REQUEST | REF_HELD))
+            engine_sent_out(e, e->batch[i], row);
+        else
+            engine_end_unlinked(e, e->batch[i]);
     }
 }
 
 static void mark_all(struct engine *e, uint16_t row)
 {
-    if (e->batch_ends && !e->batch_repeats && e->n_batch > 0) {
-        end_all(e, row);
+    if (e->batch_list < WIRE_LEVELS && !e->batch_repeats && e->n_batch > 0) {
+        mark_front(e, row);
         return;
     }
     for (uint32_t i = 0; i < e->n_batch; i++)
@@ -281,7 +416,7 @@ static void conclude(struct engine *e, uint16_t row)
     announce(e, row);
 }
 
-static void count_batch(struct engine *e, uint16_t row, uint32_t n, uint32_t size)
+static void count_batch(struct engine *e, uint16_t row, uint32_t n, uint64_t size)
 {
     struct board_row *b = board_row(e->board, row);
 
@@ -333,6 +468,23 @@ static int next_nudge(struct engine *e, uint16_t i, struct pump_batch *batch)
     return PUMP_BATCH;
 }
 
+/* Where the next batch is put together, and how large it may be. False: a buffer is to be had by
+ * the shell. */
+static bool choose_place(struct engine *e, uint16_t i)
+{
+    struct session *s = &e->sessions[i];
+    const struct row *row = engine_row(e, i);
+
+    e->buffer = find_buffer(s);
+    if (e->buffer < OUTBOX_BUFFERS) {
+        e->place = buffer_bytes(s, e->buffer);
+        e->capacity = OUTBOX_BUFFER - WIRE_BATCH_SIZE;
+        return true;
+    }
+    e->capacity = row->width - WIRE_BATCH_SIZE;
+    return !asks_for_buffer(s, row);
+}
+
 static int next_batch(struct engine *e, uint16_t i, struct pump_batch *batch)
 {
     struct session *s = &e->sessions[i];
@@ -350,7 +502,13 @@ static int next_batch(struct engine *e, uint16_t i, struct pump_batch *batch)
         if (outcome != PUMP_BATCH)
             return outcome;
         begin(e, row_number(row) + 1, (unsigned)list, (unsigned)list);
-        size = gather(e, i, row->width - WIRE_BATCH_SIZE, &upto);
+        if (!choose_place(e, i))
+            return PUMP_WANTS_POOL;
+        size = gather(e, i, e->capacity, &upto);
+        if (e->n_batch == 0 && s->sated) /* it waits for what it gives back, not for room */
+            return s->nudge ? next_nudge(e, i, batch) : PUMP_NOTHING;
+        if (e->n_batch == 0 && s->waiting.lists[list].head != 0)
+            return PUMP_BLOCKED; /* no buffer is free, and the queue is too narrow */
         if (e->n_batch == 0)
             continue; /* all of the list had expired */
         s->nudge = false;
@@ -358,6 +516,7 @@ static int next_batch(struct engine *e, uint16_t i, struct pump_batch *batch)
         persist_u64(&row->upto, upto);
         if (!PERSIST_FAULT(FAULT_NO_INTENT))
             persist_send(row, ROW_SEND(e->batch_number, list, list, 1)); /* the intent stands */
+        box(e, i, batch);
         return PUMP_BATCH;
     }
 }
@@ -368,20 +527,37 @@ static int next_doubt(struct engine *e, uint16_t i, struct pump_batch *batch)
     struct session *s = &e->sessions[i];
     const struct row *row = engine_row(e, i);
     uint32_t size;
+    uint8_t b;
     int outcome;
 
     begin(e, row_number(row) + PERSIST_FAULT(FAULT_NEW_NUMBER), row_list(row), row_level(row));
-    size = gather_doubt(e, i, row->width - WIRE_BATCH_SIZE);
+    size = gather_doubt(e, i);
     if (e->n_batch == 0) { /* all were marked: it had gone */
         conclude(e, i);
         return PUMP_NOTHING;
     }
     outcome = admit(s, row_list(row));
-    if (outcome == PUMP_BATCH) {
-        e->batch_repeats = true;
-        seal(e, i, size, batch);
+    if (outcome != PUMP_BATCH)
+        return outcome;
+    e->batch_repeats = true;
+    e->batch_size = size;
+    b = buffer_with(s, e->batch_number);
+    if (b < OUTBOX_BUFFERS) { /* it may be read just now: it stays as it is */
+        seal_letter(e, i, b, wire_envelope_length(buffer_bytes(s, b)), batch);
+        return PUMP_BATCH;
     }
-    return outcome;
+    if (WIRE_BATCH_SIZE + size > row->width) {
+        const uint8_t *frames = e->place + WIRE_BATCH_SIZE;
+
+        if (!choose_place(e, i))
+            return PUMP_WANTS_POOL;
+        if (e->buffer == OUTBOX_BUFFERS)
+            return PUMP_BLOCKED;
+        memcpy(e->place + WIRE_BATCH_SIZE, frames, size);
+    }
+    seal(e, i, size, batch);
+    box(e, i, batch);
+    return PUMP_BATCH;
 }
 
 int pump_next(struct engine *e, uint16_t i, struct pump_batch *batch)
@@ -426,7 +602,7 @@ static void sent(struct engine *e, uint16_t row)
     announce_level(e, row);
     mark_all(e, row);
     conclude(e, row);
-    count_batch(e, row, n, e->batch_size);
+    count_batch(e, row, n, e->batch_size + e->batch_pooled);
     show_progress(e, row);
     engine_dirty(e, row);
 }
@@ -437,6 +613,9 @@ void pump_sent(struct engine *e, uint16_t row)
 
     s->room--;
     s->room_fresh = false;
+    s->wants_buffer = false;
+    if (e->boxed)
+        board_add(&e->board->totals.boxed, 1);
     sent(e, row);
 }
 
@@ -445,6 +624,8 @@ void pump_full(struct engine *e, uint16_t i)
     struct session *s = &e->sessions[i];
     struct row *row = engine_row(e, i);
 
+    if (e->boxed && !e->batch_repeats) /* nobody was told of it; before the number is used again */
+        persist_shared(&s->outbox->sent[e->buffer], 0);
     if (!e->batch_repeats) /* what was in doubt before stays so; this number was never used */
         persist_send(row, ROW_SEND(row_number(row) - 1, 0, 0, 0));
     s->room = 0;
@@ -459,6 +640,7 @@ void pump_edge(struct engine *e, uint16_t row)
     s->kept = BLOCKED_NOT;
     s->room = 0;
     s->room_fresh = false;
+    s->wants_buffer = false;
     engine_touch(e, row);
 }
 
@@ -468,8 +650,21 @@ void pump_settle(struct engine *e, uint16_t i)
 
     begin(e, row_number(row), row_list(row), row_level(row));
     e->batch_repeats = true;
-    e->batch_size = gather_doubt(e, i, row->width - WIRE_BATCH_SIZE);
+    e->batch_size = gather_doubt(e, i);
     sent(e, i);
+}
+
+uint32_t pump_named(struct engine *e, uint16_t row, uint64_t name)
+{
+    uint32_t slot = (uint32_t)(name >> 40);
+    const struct reference *r = engine_reference(e, slot);
+
+    if (slot == 0 || slot >= e->store.reference_pool.high || ref_name(slot, r->age) != name)
+        return 0;
+    if (ref_state(r) == REF_WAIT && ref_owner(r) == row && engine_in_doubt(e, r) &&
+        !PERSIST_FAULT(FAULT_NO_SETTLE))
+        pump_settle(e, row); /* it had gone */
+    return ref_state(r) == REF_OUT && ref_member(r) == row ? slot : 0;
 }
 
 void pump_farewell(struct engine *e, uint16_t i, uint8_t type, uint8_t code,

@@ -18,6 +18,7 @@ enum pump_outcome {
     PUMP_BATCH,       /* send `batch` */
     PUMP_ASK,         /* ask the kernel how much room there is, and say pump_room() */
     PUMP_BLOCKED,     /* no room: wait for the queue's edge (P2), then pump_edge() */
+    PUMP_WANTS_POOL, /* map its pool and engine_attach() it, or end the session (WIRE_C_BAD_POOL) */
 };
 
 struct pump_batch {
@@ -31,8 +32,15 @@ void pump_room(struct engine *e, uint16_t row, uint32_t room);
 void pump_sent(struct engine *e, uint16_t row);
 void pump_full(struct engine *e, uint16_t row);
 
+/* How many buffers its outbox may come to have. */
+uint32_t pump_buffers(const struct row *row);
+
 /* The queue's reader has taken something. */
 void pump_edge(struct engine *e, uint16_t row);
+
+/* The delivery that a name stands for, if the session was really sent it and something is still to
+ * come back for it; 0: none. If it was in doubt, that it comes back settles it. */
+uint32_t pump_named(struct engine *e, uint16_t row, uint64_t name);
 
 /* A name from the batch in doubt has come back: it had gone. Mark it as sent. */
 void pump_settle(struct engine *e, uint16_t row);

@@ -9,6 +9,7 @@
 #include "broker/route.h"
 
 #include "broker/life.h"
+#include "broker/pools.h"
 #include "broker/pump.h"
 #include "libclient/topic.h"
 
@@ -66,9 +67,27 @@ static void tell(struct routing *t, const struct wire_frame *f, uint8_t code)
         confirm(t, (uint32_t)f->number, code);
 }
 
+static bool pooled(const struct wire_frame *f)
+{
+    return (f->flags & WIRE_F_POOLED) != 0;
+}
+
+/* Its payload is needed by nobody: the place is handed back after the commit. */
+static void return_place(struct engine *e, const struct wire_frame *f)
+{
+    struct landing *landing = e->landing;
+
+    if (!pooled(f) || landing->n_returns >= PERSIST_RETURNS)
+        return;
+    persist_u64(&landing->returns[landing->n_returns], pools_place(&f->slot));
+    persist_u32(&landing->n_returns, landing->n_returns + 1);
+}
+
 static void refuse(struct routing *t, const struct wire_frame *f, enum refusal_reason why,
                    uint8_t code)
 {
+    if (code != WIRE_C_BAD_SLOT)
+        return_place(t->e, f);
     engine_count_refusal(t->e, t->row, why);
     tell(t, f, code);
 }
@@ -100,7 +119,7 @@ static void count_in(struct routing *t, const struct wire_frame *f, uint32_t top
         t->topic = topic;
     }
     t->n_in++;
-    t->bytes_in += f->size;
+    t->bytes_in += f->size + (pooled(f) ? f->slot.size : 0);
 }
 
 /* End this after the commit: what has come back, or was replaced. */
@@ -185,8 +204,10 @@ static uint32_t put(struct routing *t, const struct wire_frame *f, uint16_t flag
     struct cell *c = store_cell(&e->store, cell);
 
     c->topic = topic;
-    wire_patch_type(c->bytes, WIRE_MESSAGE, flags);
+    wire_patch_type(c->bytes, WIRE_MESSAGE, flags | (f->flags & WIRE_F_POOLED));
     wire_patch_number(c->bytes, number);
+    if (pooled(f))
+        pools_join(e, c, (uint16_t)(1 + engine_row(e, t->row)->pool_slot));
     return cell;
 }
 
@@ -195,9 +216,22 @@ static bool over_window(const struct routing *t, const struct wire_frame *f)
     return t->e->sessions[t->row].charged + wire_charge(f->size) > t->e->window;
 }
 
+/* Is the payload where it cannot be? What stands there is the receivers' business. */
+static bool misplaced(const struct routing *t, const struct wire_frame *f)
+{
+    uint64_t begin = (uint64_t)f->slot.offset * WIRE_SLOT_UNIT;
+
+    return f->slot.pool != engine_row(t->e, t->row)->pool || begin < POOL_PAYLOADS ||
+           begin + f->slot.size > t->e->settings.pool_max || f->slot.name > UINT32_MAX;
+}
+
 /* Why a message is not even looked at; 0: it may pass. */
 static uint8_t objection(struct routing *t, const struct wire_frame *f, enum refusal_reason *why)
 {
+    if (pooled(f) && misplaced(t, f)) {
+        *why = REFUSAL_bad_slot;
+        return WIRE_C_BAD_SLOT;
+    }
     if (f->expiry != 0 && f->expiry <= t->e->now) {
         *why = REFUSAL_late;
         return WIRE_C_TIMEOUT;
@@ -216,15 +250,15 @@ static void forget_kept(struct engine *e, struct topic *topic)
     topics_keep(&e->topics, topic, 0);
 }
 
-/* Is there room to keep a frame of this size in the place of the topic's last one? */
-static bool may_keep(const struct engine *e, const struct topic *topic, uint32_t size)
+/* Is there room to keep a message of this size in the place of the topic's last one? */
+static bool may_keep(const struct engine *e, const struct topic *topic, uint64_t size)
 {
     uint32_t slot = topic_kept(topic);
     uint64_t others = e->retained_bytes;
 
     if (slot != 0)
-        others -= wire_charge(engine_cell(e, slot)->size);
-    return engine_free_references(e) > 0 && others + wire_charge(size) <= e->settings.retained_size;
+        others -= cell_kept_size(engine_cell(e, slot));
+    return engine_free_references(e) > 0 && others + size <= e->settings.retained_size;
 }
 
 /* Keep the message as its topic's last one; an empty one forgets (MQTT 3.3.1.3). False: no room to
@@ -237,7 +271,7 @@ static bool keep(struct routing *t, const struct wire_frame *f, struct topic *to
         forget_kept(e, topic);
         return true;
     }
-    if (cell == 0 || !may_keep(e, topic, f->size)) {
+    if (cell == 0 || !may_keep(e, topic, cell_kept_size(store_cell(&e->store, cell)))) {
         engine_count_refusal(e, t->row, REFUSAL_retained_full);
         return false;
     }
@@ -251,7 +285,7 @@ static bool keep(struct routing *t, const struct wire_frame *f, struct topic *to
 static void deliver(struct routing *t, const struct wire_frame *f, const uint16_t *owners,
                     uint32_t n, uint32_t cell)
 {
-    unsigned flags = f->type == WIRE_REQUEST ? REF_REQUEST : 0;
+    unsigned flags = (f->type == WIRE_REQUEST ? REF_REQUEST : 0) | (pooled(f) ? REF_HELD : 0);
     uint32_t when = engine_when(f->expiry);
 
     for (uint32_t i = 0; i < n; i++)
@@ -282,7 +316,9 @@ static void route_message(struct routing *t, const struct wire_frame *f)
         return;
     }
     owners = owners_of(e, topic, &n);
-    if (n > 0 || (retain && f->payload_size > 0)) {
+    if (n == 0 && !(retain && f->payload_size > 0)) {
+        return_place(e, f);
+    } else {
         if (t->plenty || n < engine_free_references(e))
             cell =
                 put(t, f, request ? WIRE_F_REQUEST : 0, request ? f->number : 0, topic_row(topic));
@@ -301,8 +337,11 @@ static void route_message(struct routing *t, const struct wire_frame *f)
         board_add(&e->board->totals.requests, 1);
     if (retain && !keep(t, f, topic, cell))
         code = WIRE_C_RETAINED_FULL;
-    if (cell != 0 && store_cell(&e->store, cell)->refs == 0)
-        store_release(&e->store, cell); /* only to be kept, and was not */
+    if (cell != 0 && store_cell(&e->store, cell)->refs == 0) { /* only to be kept, and was not */
+        pools_part(e, store_cell(&e->store, cell));
+        return_place(e, f);
+        store_release(&e->store, cell);
+    }
     tell(t, f, request && n == 0 ? WIRE_C_NO_SUBSCRIBER : code);
 }
 
@@ -316,19 +355,15 @@ static bool is_ending(const struct engine *e, uint32_t slot)
     return false;
 }
 
-/* The delivery that a name stands for, if the session was really sent it and something is still to
- * come back for it; 0: none. */
-static uint32_t named(struct engine *e, uint16_t row, uint64_t name)
+/* The request that a reply names; 0: none that is open. */
+static uint32_t asked_by(struct engine *e, uint16_t row, uint64_t name)
 {
-    uint32_t slot = (uint32_t)(name >> 40);
-    struct reference *r = engine_reference(e, slot);
+    uint32_t slot = pump_named(e, row, name);
 
-    if (slot == 0 || slot >= e->store.reference_pool.high || ref_name(slot, r->age) != name)
-        return 0;
-    if (ref_state(r) == REF_WAIT && ref_owner(r) == row && engine_in_doubt(e, r) &&
-        !PERSIST_FAULT(FAULT_NO_SETTLE))
-        pump_settle(e, row); /* it had gone */
-    return ref_state(r) == REF_OUT && ref_member(r) == row && !is_ending(e, slot) ? slot : 0;
+    return slot != 0 && (ref_flags(engine_reference(e, slot)) & REF_REQUEST) != 0 &&
+                   !is_ending(e, slot)
+               ? slot
+               : 0;
 }
 
 static void route_reply(struct routing *t, const struct wire_frame *f)
@@ -336,7 +371,7 @@ static void route_reply(struct routing *t, const struct wire_frame *f)
     struct engine *e = t->e;
     enum refusal_reason why = REFUSAL_stray;
     uint8_t code = objection(t, f, &why);
-    uint32_t slot = named(e, t->row, f->number);
+    uint32_t slot = asked_by(e, t->row, f->number);
     const struct cell *asked = slot == 0 ? NULL : engine_cell(e, slot);
     uint32_t cell = 0;
 
@@ -349,11 +384,14 @@ static void route_reply(struct routing *t, const struct wire_frame *f)
     }
     if (cell == 0) {
         engine_count_refusal(e, t->row, why);
+        if (code != WIRE_C_BAD_SLOT)
+            return_place(e, f);
     } else {
         count_in(t, f, asked->topic);
         board_add(&e->board->totals.replies, 1);
-        engine_make(e, REF_WORD(REF_WAIT, 0, f->priority, 0, asked->account, 0), cell,
-                    engine_when(f->expiry));
+        engine_make(e,
+                    REF_WORD(REF_WAIT, pooled(f) ? REF_HELD : 0, f->priority, 0, asked->account, 0),
+                    cell, engine_when(f->expiry));
     }
     if (slot != 0 && (cell != 0 || why == REFUSAL_stray))
         end_later(e, slot);
@@ -376,8 +414,12 @@ static void deliver_kept(void *context, struct topic *topic)
 
     if (topic_match(search->filter->text, search->filter->text_size, name, size) &&
         engine_free_references(e) > 0)
-        engine_make(e, REF_WORD(REF_WAIT, REF_RETAINED, ref_level(kept), 0, search->t->row, 0),
-                    kept->cell, kept->when);
+        engine_make(
+            e,
+            REF_WORD(REF_WAIT,
+                     REF_RETAINED | (cell_pooled(store_cell(&e->store, kept->cell)) ? REF_HELD : 0),
+                     ref_level(kept), 0, search->t->row, 0),
+            kept->cell, kept->when);
 }
 
 /* Add the filter to the tree and make the reference that keeps it. Returns the code of the answer.
@@ -450,6 +492,16 @@ static void route_report(struct routing *t, const struct wire_frame *f)
     board_add(&board_topic(e->board, row)->drops.unread, f->number);
 }
 
+/* A payload that the session cannot map: the shell copies it. One at a time is under way for it. */
+static void route_fetch(struct routing *t, const struct wire_frame *f)
+{
+    struct session *s = &t->e->sessions[t->row];
+
+    if (s->fetch == 0)
+        rows_add(&t->e->fetching, t->row);
+    s->fetch = f->number;
+}
+
 static void route_frame(struct routing *t, const struct wire_frame *f)
 {
     switch (f->type) {
@@ -471,6 +523,12 @@ static void route_frame(struct routing *t, const struct wire_frame *f)
         break;
     case WIRE_BYE:
         life_bye(t->e, t->row);
+        break;
+    case WIRE_FETCH:
+        route_fetch(t, f);
+        break;
+    case WIRE_NUDGE: /* that it came is all */
+        board_add(&t->e->board->totals.nudges, 1);
         break;
     default: /* REGISTER, from within a session */
         board_add(&t->e->board->rejects.frame, 1);
@@ -572,14 +630,34 @@ static void route_stranger(struct engine *e, const struct wire_envelope *envelop
         life_register(e, &f);
 }
 
+/* What is ended is over; but a request that was answered while its payload is still read stays as
+ * one that is held and no more. */
+static void end_one(struct engine *e, uint32_t slot)
+{
+    const struct reference *r = engine_reference(e, slot);
+
+    if (ref_state(r) == REF_OUT && (ref_flags(r) & REF_HELD) != 0)
+        engine_change(e, slot, r->word & ~((uint64_t)REF_REQUEST << 8));
+    else if (ref_state(r) != REF_FREE)
+        engine_end(e, slot);
+}
+
 static void end_all(struct engine *e)
 {
     const struct landing *landing = e->landing;
 
-    for (uint32_t i = 0; i < landing->n_ends; i++) {
-        if (ref_state(engine_reference(e, landing->ends[i])) != REF_FREE)
-            engine_end(e, landing->ends[i]);
-    }
+    for (uint32_t i = 0; i < landing->n_ends; i++)
+        end_one(e, landing->ends[i]);
+}
+
+static void hand_back_all(struct engine *e)
+{
+    struct landing *landing = e->landing;
+
+    for (uint32_t i = 0; i < landing->n_returns && landing->row < e->n_rows; i++)
+        pools_hand_back(e, (uint16_t)landing->row, landing->returns[i]);
+    if (landing->n_returns > 0)
+        persist_u32(&landing->n_returns, 0);
 }
 
 /* Create, commit, end, clear: each step may be done again (K1). */
@@ -597,6 +675,7 @@ static void finish(struct engine *e, size_t size)
     }
     end_all(e);
     persist_u32(&landing->n_ends, 0);
+    hand_back_all(e);
     persist_clear(landing, size);
 }
 
@@ -621,6 +700,7 @@ void route(struct engine *e, size_t size)
     }
     e->next_age = e->ledger->header.committed + 1;
     persist_u32(&landing->n_ends, 0);
+    persist_u32(&landing->n_returns, 0);
     board_add(&e->board->totals.envelopes_in, 1);
     outcome = wire_get_envelope(landing->bytes, size, &envelope);
     if (outcome != WIRE_OK) {

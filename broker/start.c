@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "broker/life.h"
+#include "broker/pools.h"
 #include "libclient/topic.h"
 
 struct aged {
@@ -84,6 +85,9 @@ static int index_reference(struct engine *e, uint32_t slot)
         filters_remove(&e->filters, f.text, f.text_size, ref_owner(r));
         return filters_add(&e->filters, f.text, f.text_size, ref_owner(r), slot) < 0 ? -ENOMEM : 0;
     }
+    if (cell_pooled(engine_cell(e, slot)) && engine_cell(e, slot)->pool == 0 &&
+        pools_find(e, f.slot.pool) != 0)
+        pools_join(e, engine_cell(e, slot), pools_find(e, f.slot.pool));
     if (f.text_size == 0) {
         engine_cell(e, slot)->topic = e->board->n_topics - 1;
         return 0;
@@ -177,6 +181,7 @@ int life_start(struct engine *e)
     if (e->scratch == NULL)
         return -ENOMEM;
     reset_board(e);
+    pools_start(e);
     r = topics_adopt(&e->topics);
     if (r == 0)
         r = adopt_store(e);
@@ -186,5 +191,7 @@ int life_start(struct engine *e)
     e->scratch = NULL;
     for (uint32_t i = 0; i < e->n_rows && r == 0; i++)
         start_row(e, (uint16_t)i);
+    if (r == 0)
+        pools_started(e);
     return r;
 }

@@ -102,7 +102,7 @@ uint32_t store_put(struct store *s, const uint8_t *frame, uint32_t size, uint16_
     c->size = size;
     c->born = born;
     c->account = account;
-    c->reserved = 0;
+    c->pool = 0;
     c->refs = 0;
     c->pins = 0;
     c->topic = 0;
@@ -215,6 +215,7 @@ int store_adopt(struct store *s, uint8_t *marks)
         if ((marks[r->cell / 8] & 1u << r->cell % 8) == 0) { /* the first to reach it */
             s->cells[r->cell].refs = 0;
             s->cells[r->cell].pins = 0;
+            s->cells[r->cell].pool = 0;
             if (!mark_chain(s, r->cell, marks))
                 return -1;
         }
