@@ -30,6 +30,26 @@ static bool within(const struct wire_frame *f, const void *part, size_t size)
     return (const uint8_t *)part >= f->bytes && offset <= f->size && size <= f->size - offset;
 }
 
+/* A payload is in the frame, or a place in a pool is. */
+static void check_message(const struct wire_frame *f)
+{
+    must(wire_message_number(f->bytes) == f->number);
+    must(wire_message_expiry(f->bytes) == f->expiry);
+    must(wire_message_flags(f->bytes) == f->flags);
+    if ((f->flags & WIRE_F_POOLED) == 0) {
+        must(within(f, f->payload, f->payload_size));
+        must(wire_message_size(f->text_size, f->payload_size) == f->size);
+        return;
+    }
+
+    struct wire_slot slot = wire_message_slot(f->bytes);
+
+    must(wire_pooled_size(f->text_size) == f->size);
+    must(f->payload == NULL && f->payload_size == slot.size && slot.size != 0);
+    must(memcmp(&slot, &f->slot, sizeof(slot)) == 0 && slot.pool != 0);
+    must(f->type == WIRE_MESSAGE || slot.name <= UINT32_MAX);
+}
+
 static void check_frame(const struct wire_frame *f, size_t size, get_function *get)
 {
     uint8_t out[WIRE_QUEUE_MAX];
@@ -41,13 +61,8 @@ static void check_frame(const struct wire_frame *f, size_t size, get_function *g
         must(within(f, f->text, f->text_size + 1u));
         must(strlen(f->text) == f->text_size);
     }
-    if (f->type <= WIRE_REPLY || f->type == WIRE_MESSAGE) {
-        must(within(f, f->payload, f->payload_size));
-        must(wire_message_size(f->text_size, f->payload_size) == f->size);
-        must(wire_message_number(f->bytes) == f->number);
-        must(wire_message_expiry(f->bytes) == f->expiry);
-        must(wire_message_flags(f->bytes) == f->flags);
-    }
+    if (f->type <= WIRE_REPLY || f->type == WIRE_MESSAGE)
+        check_message(f);
     if (f->type == WIRE_WELCOME)
         must(within(f, f->token, WIRE_TOKEN_SIZE));
     must(wire_frame_size(f->bytes) == f->size);

@@ -22,6 +22,10 @@ static void names_are_those_of_the_protocol(void **state)
     assert_string_equal(name, "/mqbroker.default.urgent");
     names_reply_queue(name, "default", UINT64_C(0x00ab00000000cdef));
     assert_string_equal(name, "/mqbroker.default.00ab00000000cdef");
+    names_outbox(name, "default", UINT64_C(0x00ab00000000cdef));
+    assert_string_equal(name, "/mqbroker.default.00ab00000000cdef.outbox");
+    names_pool(name, "default", UINT64_C(0x00ab00000000cdef));
+    assert_string_equal(name, "/mqbroker.default.00ab00000000cdef.pool");
     names_board(name, "default");
     assert_string_equal(name, "/mqbroker.default");
     names_ledger(name, "default");
@@ -44,6 +48,10 @@ static void longest_instance_fits_every_name(void **state)
     assert_string_equal(name + strlen(name) - 17, ".ffffffffffffffff");
     names_urgent_queue(name, instance);
     assert_string_equal(name + strlen(name) - 7, ".urgent");
+    names_outbox(name, instance, UINT64_MAX);
+    assert_string_equal(name + strlen(name) - 24, ".ffffffffffffffff.outbox");
+    names_pool(name, instance, UINT64_MAX);
+    assert_string_equal(name + strlen(name) - 22, ".ffffffffffffffff.pool");
 }
 
 static void L5_instance_has_no_dot_and_no_slash(void **state)

@@ -165,7 +165,7 @@ static size_t reencode_batch(uint8_t *out, const struct vector *v)
 
 static void must_survive(const struct vector *v, void *context)
 {
-    bool *seen = context; /* by type */
+    bool *seen = context; /* by type; in the second half those that are pooled */
     uint8_t out[WIRE_QUEUE_MAX];
     struct wire_frame frame;
     size_t size;
@@ -178,7 +178,7 @@ static void must_survive(const struct vector *v, void *context)
         size = reencode_batch(out, v);
     } else {
         assert_int_equal(frame.size, v->size);
-        seen[frame.type] = true;
+        seen[frame.type + ((frame.flags & WIRE_F_POOLED) != 0 ? 256 : 0)] = true;
         size = reencode_frame(out, &frame);
     }
     if (size != v->size || memcmp(out, v->bytes, size) != 0)
@@ -187,11 +187,12 @@ static void must_survive(const struct vector *v, void *context)
 
 static void valid_vectors_decode_and_encode_to_the_same_bytes(void **state)
 {
-    static const uint8_t types[] = {WIRE_PUBLISH, WIRE_REQUEST,     WIRE_REPLY,    WIRE_SUBSCRIBE,
-                                    WIRE_REPORT,  WIRE_UNSUBSCRIBE, WIRE_REGISTER, WIRE_BYE,
-                                    WIRE_MESSAGE, WIRE_ANSWER,      WIRE_WELCOME,  WIRE_STOPPED,
-                                    WIRE_ENDED};
-    bool seen[256] = {false};
+    static const uint8_t types[] = {
+        WIRE_PUBLISH,  WIRE_REQUEST, WIRE_REPLY, WIRE_SUBSCRIBE, WIRE_REPORT,  WIRE_UNSUBSCRIBE,
+        WIRE_REGISTER, WIRE_BYE,     WIRE_FETCH, WIRE_NUDGE,     WIRE_MESSAGE, WIRE_ANSWER,
+        WIRE_WELCOME,  WIRE_STOPPED, WIRE_ENDED, WIRE_BOXED,     WIRE_LENT};
+    static const uint8_t pooled[] = {WIRE_PUBLISH, WIRE_REQUEST, WIRE_REPLY, WIRE_MESSAGE};
+    bool seen[2 * 256] = {false};
 
     (void)state;
     if (big_endian())
@@ -200,6 +201,9 @@ static void valid_vectors_decode_and_encode_to_the_same_bytes(void **state)
     for (size_t i = 0; i < sizeof(types); i++)
         if (!seen[types[i]])
             fail_msg("no valid vector of type %d", types[i]);
+    for (size_t i = 0; i < sizeof(pooled); i++)
+        if (!seen[256 + pooled[i]])
+            fail_msg("no valid vector of a pooled type %d", pooled[i]);
 }
 
 static void must_be_refused(const struct vector *v, void *context)
@@ -271,6 +275,32 @@ static void view_of_a_message_points_into_its_bytes(void **state)
     assert_int_equal(f.payload_size, 3);
 }
 
+static void view_of_a_pooled_message_has_its_place(void **state)
+{
+    static const struct wire_slot slot = {
+        .pool = 11, .offset = 400, .size = UINT32_MAX, .name = 0xffffffff};
+    uint8_t bytes[128];
+    struct wire_frame f;
+    size_t size =
+        wire_put_pooled(bytes, WIRE_PUBLISH, 9, WIRE_F_CONFIRM, 77, 1234, "a/b", 3, &slot);
+
+    (void)state;
+    assert_int_equal(size, wire_pooled_size(3));
+    assert_int_equal(wire_get_request(bytes, sizeof(bytes), &f), WIRE_OK);
+    assert_int_equal(f.size, size);
+    assert_int_equal(f.flags, WIRE_F_CONFIRM | WIRE_F_POOLED);
+    assert_ptr_equal(f.text, bytes + WIRE_MESSAGE_SIZE + WIRE_SLOT_SIZE);
+    assert_string_equal(f.text, "a/b");
+    assert_int_equal(f.number, 77);
+    assert_int_equal(f.expiry, 1234);
+    assert_null(f.payload);
+    assert_int_equal(f.payload_size, UINT32_MAX);
+    assert_int_equal(f.slot.pool, 11);
+    assert_int_equal(f.slot.offset, 400);
+    assert_int_equal(f.slot.size, UINT32_MAX);
+    assert_int_equal(f.slot.name, 0xffffffff);
+}
+
 static void frame_is_decoded_at_any_alignment(void **state)
 {
     uint8_t bytes[128];
@@ -318,6 +348,42 @@ static void patched_request_is_a_valid_delivery(void **state)
     assert_true(wire_message_number(bytes) == f.number);
     assert_int_equal(wire_message_expiry(bytes), 99);
     assert_int_equal(wire_message_flags(bytes), WIRE_F_REQUEST);
+}
+
+static void patched_pooled_publish_is_a_valid_delivery(void **state)
+{
+    static const struct wire_slot slot = {.pool = 11, .offset = 400, .size = 70000, .name = 3};
+    uint8_t bytes[128];
+    struct wire_frame f;
+    struct wire_slot again;
+    size_t size = wire_put_pooled(bytes, WIRE_PUBLISH, 3, 0, 0, 99, "a/b", 3, &slot);
+
+    (void)state;
+    wire_patch_type(bytes, WIRE_MESSAGE, WIRE_F_POOLED);
+    wire_patch_slot_name(bytes, UINT64_C(0x1234567800000042));
+    assert_int_equal(wire_get_delivery(bytes, size, &f), WIRE_OK);
+    assert_int_equal(f.type, WIRE_MESSAGE);
+    assert_int_equal(f.flags, WIRE_F_POOLED);
+    assert_string_equal(f.text, "a/b");
+    assert_int_equal(f.expiry, 99);
+    assert_true(f.slot.name == UINT64_C(0x1234567800000042));
+    assert_int_equal(f.slot.pool, 11);
+    assert_int_equal(f.slot.offset, 400);
+    assert_int_equal(f.payload_size, 70000);
+
+    again = wire_message_slot(bytes);
+    assert_memory_equal(&again, &f.slot, sizeof(again));
+}
+
+/* Rule L5: the narrowest reply queue takes the largest frame of those that cannot be boxed, and the
+ * urgent request queue the largest that a client sends. */
+static void L5_largest_frames_fit_the_narrowest_queues(void **state)
+{
+    (void)state;
+    assert_true(WIRE_BATCH_SIZE + WIRE_WELCOME_SIZE <= 464);
+    assert_true(WIRE_BATCH_SIZE + WIRE_BOXED_SIZE <= 464);
+    assert_true(WIRE_BATCH_SIZE + wire_pooled_size(WIRE_TOPIC_MAX) <= 464);
+    assert_true(WIRE_ENVELOPE_SIZE + 1240 <= 1280);
 }
 
 static void frames_of_an_envelope_stand_one_behind_the_other(void **state)
@@ -379,8 +445,8 @@ static void cells_step_where_the_protocol_says(void **state)
 
 static void codes_and_outcomes_have_words_and_strange_ones_do_not(void **state)
 {
-    static const uint8_t codes[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12,
-                                    32, 33, 34, 35, 36, 37, 38, 39, 40, 48, 49, 50, 51};
+    static const uint8_t codes[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14,
+                                    32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 48, 49, 50, 51, 52};
     size_t n_named = 0;
 
     (void)state;
@@ -406,9 +472,12 @@ int main(void)
         cmocka_unit_test(invalid_vectors_are_refused_as_their_first_line_says),
         cmocka_unit_test(every_beginning_of_a_valid_vector_is_short),
         cmocka_unit_test(view_of_a_message_points_into_its_bytes),
+        cmocka_unit_test(view_of_a_pooled_message_has_its_place),
         cmocka_unit_test(frame_is_decoded_at_any_alignment),
         cmocka_unit_test(refused_bytes_leave_the_view_alone),
         cmocka_unit_test(patched_request_is_a_valid_delivery),
+        cmocka_unit_test(patched_pooled_publish_is_a_valid_delivery),
+        cmocka_unit_test(L5_largest_frames_fit_the_narrowest_queues),
         cmocka_unit_test(frames_of_an_envelope_stand_one_behind_the_other),
         cmocka_unit_test(largest_envelope_is_taken_and_a_larger_one_is_not),
         cmocka_unit_test(cells_step_where_the_protocol_says),

@@ -11,6 +11,10 @@ size_t reencode_frame(uint8_t *out, const struct wire_frame *view)
     case WIRE_REQUEST:
     case WIRE_REPLY:
     case WIRE_MESSAGE:
+        if ((view->flags & WIRE_F_POOLED) != 0)
+            return wire_put_pooled(out, view->type, view->priority,
+                                   view->flags & (uint16_t)~WIRE_F_POOLED, view->number,
+                                   view->expiry, view->text, view->text_size, &view->slot);
         return wire_put_message(out, view->type, view->priority, view->flags, view->number,
                                 view->expiry, view->text, view->text_size, view->payload,
                                 view->payload_size);
@@ -20,10 +24,14 @@ size_t reencode_frame(uint8_t *out, const struct wire_frame *view)
         return wire_put_text(out, view->type, view->flags, (uint32_t)view->number, view->text,
                              view->text_size);
     case WIRE_REGISTER:
-        return wire_put_register(out, view->flags, view->nonce, view->pid, view->start, view->text,
-                                 view->text_size);
+        return wire_put_register(out, view->flags, view->nonce, view->pid, view->start, view->pool,
+                                 view->text, view->text_size);
     case WIRE_BYE:
         return wire_put_bye(out);
+    case WIRE_FETCH:
+        return wire_put_fetch(out, view->number);
+    case WIRE_NUDGE:
+        return wire_put_nudge(out);
     case WIRE_ANSWER:
         return wire_put_answer(out, view->code, (uint32_t)view->number, view->count);
     case WIRE_WELCOME:
@@ -31,6 +39,10 @@ size_t reencode_frame(uint8_t *out, const struct wire_frame *view)
     case WIRE_STOPPED:
     case WIRE_ENDED:
         return wire_put_end(out, view->type, view->code);
+    case WIRE_BOXED:
+        return wire_put_boxed(out, view->buffer, view->boxed_size);
+    case WIRE_LENT:
+        return wire_put_lent(out, view->code, view->number, view->lent_offset, view->lent_size);
     }
     abort(); /* the decoder let a type through that there is not */
 }
