@@ -121,6 +121,7 @@ static void reset_session(struct engine *e, uint16_t i)
     s->end_code = WIRE_C_OK;
     s->dead = false;
     s->said_bye = false;
+    s->lingers = false;
     s->nudge = false;
     s->outbox = NULL;
     s->pool = NULL;
@@ -263,8 +264,29 @@ void life_leave(struct engine *e, uint16_t i, uint8_t code)
 
 void life_died(struct engine *e, uint16_t i)
 {
-    e->sessions[i].dead = true;
+    struct session *s = &e->sessions[i];
+
+    s->dead = true;
     life_leave(e, i, WIRE_C_OK);
+    if (s->lingers) {
+        while (s->out.head != 0)
+            engine_end(e, s->out.head);
+        life_let_go(e, i);
+    }
+}
+
+bool life_lingers(struct engine *e, uint16_t i)
+{
+    struct session *s = &e->sessions[i];
+
+    s->lingers = s->n_held > 0;
+    return s->lingers;
+}
+
+void life_let_go(struct engine *e, uint16_t i)
+{
+    e->sessions[i].lingers = false;
+    rows_add(&e->leaving, i);
 }
 
 void life_bye(struct engine *e, uint16_t i)
@@ -284,6 +306,30 @@ static void count_end(struct engine *e, const struct session *s)
         board_add(&e->board->totals.died, 1);
 }
 
+/* What it has of others: its unanswered requests are answered for it. What it holds is over if it
+ * is gone, or has said that it is done; a process that the broker ended may still read it (S7). */
+static void end_out(struct engine *e, uint16_t i)
+{
+    const struct session *s = &e->sessions[i];
+    bool reads = !s->dead && !s->said_bye;
+    uint32_t next;
+
+    for (uint32_t slot = s->out.head; slot != 0; slot = next) {
+        const struct reference *r = engine_reference(e, slot);
+
+        next = r->next;
+        if ((ref_flags(r) & REF_HELD) != 0 && reads) {
+            if (ref_flags(r) & REF_REQUEST) /* comes again, at the end of the list */
+                engine_change(e, slot, r->word & ~((uint64_t)REF_REQUEST << 8));
+            continue;
+        }
+        if (ref_flags(r) & REF_REQUEST)
+            engine_unanswered(e, slot, WIRE_C_PEER_DIED);
+        else
+            engine_end(e, slot);
+    }
+}
+
 /* What others wait for from it is answered; what waits for it goes. */
 static void carry_out(struct engine *e, uint16_t i)
 {
@@ -293,12 +339,7 @@ static void carry_out(struct engine *e, uint16_t i)
     end_waiting(e, i);
     while (s->filters.head != 0)
         engine_end(e, s->filters.head);
-    while (s->out.head != 0) {
-        if (ref_flags(engine_reference(e, s->out.head)) & REF_REQUEST)
-            engine_unanswered(e, s->out.head, WIRE_C_PEER_DIED);
-        else
-            engine_end(e, s->out.head); /* held, and nobody there to hold it */
-    }
+    end_out(e, i);
     rows_add(&e->leaving, i);
 }
 

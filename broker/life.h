@@ -29,6 +29,14 @@ void life_leave(struct engine *e, uint16_t row, uint8_t code);
  * left to do is in e->leaving. */
 void life_quiet(struct engine *e);
 
+/* A leaving session whose process lives and holds payloads: it is told, but its row, its pool and
+ * the watch on its process stay until it has let go; then it comes in e->leaving again (S7: what a
+ * living process holds is never used again). */
+bool life_lingers(struct engine *e, uint16_t row);
+
+/* The same, when its last payload has come back. */
+void life_let_go(struct engine *e, uint16_t row);
+
 /* The queue of a leaving session is gone: its row is free. */
 void life_gone(struct engine *e, uint16_t row);
 

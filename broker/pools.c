@@ -218,6 +218,8 @@ static void collect_releases(struct engine *e, uint16_t row)
     persist_shared(&s->outbox->collected,
                    released); /* a kill before: they stand for nothing any more */
     be_hungry(e, row);
+    if (s->lingers && s->n_held == 0)
+        life_let_go(e, row);
 }
 
 static void collect_wants(struct engine *e, uint16_t row)

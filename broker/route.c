@@ -576,7 +576,8 @@ static bool authentic(struct engine *e, const struct wire_envelope *envelope)
     const struct row *row;
 
     if (envelope->session >= e->n_rows ||
-        (row = engine_row(e, envelope->session))->state < ROW_LIVE) {
+        (row = engine_row(e, envelope->session))->state < ROW_LIVE ||
+        e->sessions[envelope->session].lingers) {
         board_add(&e->board->rejects.session, 1);
         return false;
     }
