@@ -13,6 +13,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "broker/copies.h"
+#include "broker/guard.h"
 #include "broker/life.h"
 #include "broker/peer.h"
 #include "broker/pump.h"
@@ -36,7 +38,7 @@ static int open_request_queue(struct broker *b, struct queue *q, const char *nam
         shell_count_queue(b, q, 1);
     }
     if (r < 0)
-        r = shell_make_queue(b, q, name, width);
+        r = shell_make_queue(b, q, name, b->plan.depth, width);
     if (r == 0) {
         shell_show_queue(board, q);
         return 0;
@@ -65,6 +67,7 @@ static void apply_settings(struct broker *b)
         .backlog_size = (uint64_t)c->backlog_size,
         .stall_timeout = (uint64_t)c->stall_timeout * 1000000u,
         .retained_size = c->retained_size > 0 ? (uint64_t)c->retained_size : cells / 4,
+        .pool_max = (uint64_t)c->pool_max,
         .max_subscriptions = (uint32_t)c->max_subscriptions,
         .overflow = c->overflow == CONFIG_DISCONNECT ? ENGINE_DISCONNECT : ENGINE_DROP_OLDEST,
     };
@@ -208,6 +211,33 @@ static int open_request_queues(struct broker *b)
     return open_request_queue(b, &b->urgent, name, b->plan.urgent_width, &board->urgent);
 }
 
+/* The sessions' places, and the outboxes of those that a killed broker left: the engine may write
+ * to them as soon as it starts. */
+static int make_peers(struct broker *b)
+{
+    struct engine *e = &b->engine;
+
+    b->peers = calloc(e->n_rows, sizeof(*b->peers));
+    if (b->peers == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < e->n_rows; i++) {
+        uint32_t state = engine_row(e, (uint16_t)i)->state;
+
+        b->peers[i] = (struct peer){
+            .broker = b,
+            .queue_source = LOOP_SOURCE_NONE,
+            .death_source = LOOP_SOURCE_NONE,
+            .queue = QUEUE_CLOSED,
+            .share = SHARE_NONE,
+            .pidfd = -1,
+            .row = (uint16_t)i,
+        };
+        if (state == ROW_LIVE || state == ROW_ENDING)
+            share_adopt(b, (uint16_t)i);
+    }
+    return 0;
+}
+
 static int start_engine(struct broker *b)
 {
     struct engine_memory memory = {
@@ -218,6 +248,8 @@ static int start_engine(struct broker *b)
     struct engine *e = &b->engine;
     int r = engine_init(e, &memory, &(struct engine_settings){0});
 
+    if (r == 0)
+        r = make_peers(b);
     if (r < 0) {
         log_error("out of memory");
         return r;
@@ -245,28 +277,12 @@ static int start_engine(struct broker *b)
     return r;
 }
 
-static int open_peers(struct broker *b)
+static void adopt_peers(struct broker *b)
 {
-    struct engine *e = &b->engine;
-
-    b->peers = calloc(e->n_rows, sizeof(*b->peers));
-    if (b->peers == NULL)
-        return -ENOMEM;
-    for (uint32_t i = 0; i < e->n_rows; i++) {
-        b->peers[i] = (struct peer){
-            .broker = b,
-            .queue_source = LOOP_SOURCE_NONE,
-            .death_source = LOOP_SOURCE_NONE,
-            .queue = QUEUE_CLOSED,
-            .pidfd = -1,
-            .row = (uint16_t)i,
-        };
-    }
-    for (uint32_t i = 0; i < e->n_rows; i++) {
-        if (engine_row(e, (uint16_t)i)->state == ROW_LIVE)
+    for (uint32_t i = 0; i < b->engine.n_rows; i++) {
+        if (engine_row(&b->engine, (uint16_t)i)->state == ROW_LIVE)
             peer_adopt(b, (uint16_t)i);
     }
-    return 0;
 }
 
 static int open_all(struct broker *b, const struct config *config, const struct plan *plan)
@@ -275,6 +291,8 @@ static int open_all(struct broker *b, const struct config *config, const struct 
 
     if (r == 0)
         r = watch_signals(b);
+    if (r == 0)
+        r = guard_init();
     if (r < 0) {
         log_error("cannot watch for events: %s", strerror(-r));
         return r;
@@ -284,10 +302,10 @@ static int open_all(struct broker *b, const struct config *config, const struct 
         r = open_request_queues(b);
     if (r == 0)
         r = start_engine(b);
-    if (r == 0)
-        r = open_peers(b);
-    if (r == 0)
-        r = show_process(b);
+    if (r < 0)
+        return r;
+    adopt_peers(b);
+    r = show_process(b);
     if (r == 0)
         r = loop_add(&b->loop, &b->request_source, (int)b->request.mqd, EPOLLIN, on_request);
     if (r == 0)
@@ -358,10 +376,9 @@ static void stop(struct broker *b)
             pump_farewell(e, (uint16_t)i, WIRE_STOPPED, WIRE_C_STOPPING, &farewell);
             queue_send(&peer->queue, farewell.bytes, farewell.size, farewell.level);
         }
-        names_reply_queue(name, b->instance, engine_row(e, (uint16_t)i)->nonce);
         peer_close(b, peer);
-        mq_unlink(name);
     }
+    memory_remove_sessions(&b->memory);
     names_request_queue(name, b->instance);
     mq_unlink(name);
     names_urgent_queue(name, b->instance);
@@ -394,8 +411,11 @@ void broker_free(struct broker *b)
 {
     if (b == NULL)
         return;
-    for (uint32_t i = 0; b->peers != NULL && i < b->engine.n_rows; i++)
+    for (uint32_t i = 0; b->peers != NULL && i < b->engine.n_rows; i++) {
         peer_close(b, &b->peers[i]);
+        copies_forget(b, (uint16_t)i);
+        share_close(&b->peers[i].share);
+    }
     free(b->peers);
     queue_close(&b->request);
     queue_close(&b->urgent);

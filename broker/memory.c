@@ -316,20 +316,35 @@ static int adopt_all(struct memory *m, const struct config *config)
     return 0;
 }
 
-/* A clean stop was cut off: take away what it left (K9). */
-static void finish_removal(struct memory *m)
+void memory_remove_sessions(const struct memory *m)
 {
     const struct ledger *ledger = memory_ledger(m);
     char name[NAMES_MAX];
 
-    if (ledger->header.layout == PERSIST_LAYOUT && is_whole(&ledger->header, m->ledger.size)) {
-        for (uint32_t i = 0; i < ledger->header.n_rows; i++) {
-            if (ledger->rows[i].state == ROW_FREE)
-                continue;
-            names_reply_queue(name, m->instance, ledger->rows[i].nonce);
-            mq_unlink(name);
-        }
+    for (uint32_t i = 0; i < ledger->header.n_rows; i++) {
+        if (ledger->rows[i].state == ROW_FREE)
+            continue;
+        names_reply_queue(name, m->instance, ledger->rows[i].nonce);
+        mq_unlink(name);
+        names_outbox(name, m->instance, ledger->rows[i].nonce);
+        shm_unlink(name);
     }
+    for (uint32_t i = 0; i < ledger_n_pools(ledger->header.n_rows); i++) {
+        if (ledger_pools(ledger)[i] == 0)
+            continue;
+        names_pool(name, m->instance, ledger_pools(ledger)[i]);
+        shm_unlink(name);
+    }
+}
+
+/* A clean stop was cut off: take away what it left (K9). */
+static void finish_removal(struct memory *m)
+{
+    const struct ledger_header *h = &memory_ledger(m)->header;
+    char name[NAMES_MAX];
+
+    if (h->layout == PERSIST_LAYOUT && is_whole(h, m->ledger.size))
+        memory_remove_sessions(m);
     names_request_queue(name, m->instance);
     mq_unlink(name);
     names_urgent_queue(name, m->instance);

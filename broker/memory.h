@@ -41,6 +41,9 @@ static inline struct board_header *memory_board(const struct memory *m)
  * it does. 0 or -ENOSPC: the tmpfs is full (the engine then refuses publishes). */
 int memory_grow(struct memory *m, struct engine *e);
 
+/* Unlink what sessions have: reply queues, outboxes, and all pools that there are. */
+void memory_remove_sessions(const struct memory *m);
+
 /* Unlink all three. The ledger last, so that the instance is held until the end. */
 void memory_remove(struct memory *m);
 

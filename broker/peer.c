@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "broker/copies.h"
 #include "broker/life.h"
 #include "broker/pump.h"
 #include "libclient/names.h"
@@ -71,25 +72,32 @@ void peers_look_after(struct broker *b)
     }
 }
 
-void peer_close(struct broker *b, struct peer *peer)
+static void unwatch_process(struct broker *b, struct peer *peer)
 {
     if (peer->looked_after)
         b->n_looked_after--;
     peer->looked_after = false;
-    loop_remove(&b->loop, &peer->queue_source);
     loop_remove(&b->loop, &peer->death_source);
     if (peer->pidfd >= 0)
         close(peer->pidfd);
     peer->pidfd = -1;
+}
+
+static void close_queue(struct broker *b, struct peer *peer)
+{
+    loop_remove(&b->loop, &peer->queue_source);
     if (peer->queue.mqd != (mqd_t)-1)
         shell_count_queue(b, &peer->queue, -1);
     queue_close(&peer->queue);
-    if (peer->wide)
-        b->n_wide--;
-    peer->wide = false;
     if (peer->armed)
         b->n_armed--;
     peer->armed = false;
+}
+
+void peer_close(struct broker *b, struct peer *peer)
+{
+    unwatch_process(b, peer);
+    close_queue(b, peer);
 }
 
 static void refuse(struct broker *b, uint16_t i, int error)
@@ -97,7 +105,7 @@ static void refuse(struct broker *b, uint16_t i, int error)
     struct engine *e = &b->engine;
     const struct row *row = engine_row(e, i);
     uint64_t limit = b->plan.limits.queue_bytes;
-    uint32_t bytes = (uint32_t)queue_bytes(b->plan.depth, b->plan.narrow);
+    uint32_t bytes = (uint32_t)queue_bytes(b->plan.reply_depth, PLAN_REPLY_MIN);
     const char *name = row->name[0] != '\0' ? row->name : "without a name";
 
     log_limited(&b->refusal_limit, e->now, CONFIG_LOG_WARNING,
@@ -114,27 +122,33 @@ static void refuse(struct broker *b, uint16_t i, int error)
         life_refused(e, i, WIRE_C_QUEUE_ERROR, (uint32_t)-error, 0);
 }
 
-/* The widest queue there is room for: later ones shrink rather than be refused. */
+/* As planned; where others have taken the room, narrower rather than not at all. */
 static int make_reply_queue(struct broker *b, struct peer *peer, const struct row *row)
 {
-    uint32_t width = plan_width(&b->plan, row->publish_only != 0, b->n_wide);
+    const struct plan *plan = &b->plan;
     char name[NAMES_MAX];
     int r;
 
     names_reply_queue(name, b->instance, row->nonce);
-    r = shell_make_queue(b, &peer->queue, name, width);
-    if (r == -EMFILE && width > b->plan.narrow) {
-        width = b->plan.narrow;
-        r = shell_make_queue(b, &peer->queue, name, width);
-    }
-    if (r == 0 && width == b->plan.wide && width > b->plan.narrow) {
-        peer->wide = true;
-        b->n_wide++;
-    }
+    r = shell_make_queue(b, &peer->queue, name, plan->reply_depth, plan->reply_width);
+    if (r == -EMFILE && plan->reply_width > PLAN_REPLY_MIN)
+        r = shell_make_queue(b, &peer->queue, name, plan->reply_depth, PLAN_REPLY_MIN);
     return r;
 }
 
-/* A session that registered: watch its process, make its queue. */
+/* Its queue has been made, but not all else: nobody is to find half of a session. */
+static void take_back(struct broker *b, struct peer *peer)
+{
+    char name[NAMES_MAX];
+
+    names_reply_queue(name, b->instance, engine_row(&b->engine, peer->row)->nonce);
+    if (peer->queue.mqd != (mqd_t)-1)
+        mq_unlink(name);
+    peer_close(b, peer);
+    share_discard(b, peer->row);
+}
+
+/* A session that registered: watch its process, make its queue and its outbox. */
 void peer_make(struct broker *b, uint16_t i)
 {
     struct engine *e = &b->engine;
@@ -145,8 +159,10 @@ void peer_make(struct broker *b, uint16_t i)
         r = make_reply_queue(b, peer, engine_row(e, i));
     if (r == 0)
         r = loop_add(&b->loop, &peer->queue_source, (int)peer->queue.mqd, 0, on_edge);
+    if (r == 0)
+        r = share_make(b, i);
     if (r < 0) {
-        peer_close(b, peer);
+        take_back(b, peer);
         refuse(b, i, r);
         return;
     }
@@ -156,7 +172,8 @@ void peer_make(struct broker *b, uint16_t i)
               engine_row(e, i)->pid, engine_row(e, i)->name, peer->queue.depth, peer->queue.width);
 }
 
-/* A session that a killed broker left: its queue must be the one that was made (K8). */
+/* A session that a killed broker left: its queue and its outbox must be those that were made (K8).
+ */
 void peer_adopt(struct broker *b, uint16_t i)
 {
     struct engine *e = &b->engine;
@@ -170,15 +187,12 @@ void peer_adopt(struct broker *b, uint16_t i)
     if (r == 0)
         shell_count_queue(b, &peer->queue, 1);
     if (r < 0 || peer->queue.inode != row->inode || peer->queue.depth != row->depth ||
-        peer->queue.width != row->width) {
-        log_warning("session %u (pid %" PRIu32 ") ended: its queue is not the one that was made", i,
-                    row->pid);
+        peer->queue.width != row->width || peer->share.outbox.base == NULL) {
+        log_warning("session %u (pid %" PRIu32 ") ended: its queue or its outbox is not the one "
+                    "that was made",
+                    i, row->pid);
         life_leave(e, i, WIRE_C_QUEUE_REPLACED);
         return;
-    }
-    if (!row->publish_only && row->width == b->plan.wide && row->width > b->plan.narrow) {
-        peer->wide = true;
-        b->n_wide++;
     }
     shell_show_queue(&board_row(e->board, i)->queue, &peer->queue);
     r = loop_add(&b->loop, &peer->queue_source, (int)peer->queue.mqd, 0, on_edge);
@@ -188,24 +202,48 @@ void peer_adopt(struct broker *b, uint16_t i)
         life_died(e, i);
 }
 
-/* Tell it why, if anybody is there to read it; then its queue goes. */
+static void say_farewell(struct broker *b, struct peer *peer)
+{
+    struct engine *e = &b->engine;
+    const struct row *row = engine_row(e, peer->row);
+    struct pump_batch farewell;
+    uint8_t code;
+
+    if (!life_wants_farewell(e, peer->row, &code) || peer->queue.mqd == (mqd_t)-1)
+        return;
+    pump_farewell(e, peer->row, WIRE_ENDED, code, &farewell);
+    queue_send(&peer->queue, farewell.bytes, farewell.size, farewell.level);
+    log_info("session %u (pid %" PRIu32 ", name \"%s\") ended: %s", peer->row, row->pid, row->name,
+             wire_code_name(code));
+}
+
+/* Its process may still read payloads in place. One that another broker left is not watched yet. */
+static void linger(struct peer *peer)
+{
+    struct engine *e = &peer->broker->engine;
+
+    if (peer->pidfd < 0 && !peer->looked_after && watch_process(peer, engine_row(e, peer->row)) < 0)
+        life_died(e, peer->row);
+}
+
+/* Tell it why, if anybody is there to read it; then all that was made for it goes. */
 void peer_remove(struct broker *b, uint16_t i)
 {
     struct engine *e = &b->engine;
     struct peer *peer = &b->peers[i];
-    struct pump_batch farewell;
     char name[NAMES_MAX];
-    uint8_t code;
 
-    if (life_wants_farewell(e, i, &code) && peer->queue.mqd != (mqd_t)-1) {
-        pump_farewell(e, i, WIRE_ENDED, code, &farewell);
-        queue_send(&peer->queue, farewell.bytes, farewell.size, farewell.level);
-        log_info("session %u (pid %" PRIu32 ", name \"%s\") ended: %s", i, engine_row(e, i)->pid,
-                 engine_row(e, i)->name, wire_code_name(code));
-    }
+    say_farewell(b, peer);
     names_reply_queue(name, b->instance, engine_row(e, i)->nonce);
-    peer_close(b, peer);
+    close_queue(b, peer);
     mq_unlink(name);
+    copies_forget(b, i);
+    if (life_lingers(e, i)) {
+        linger(peer);
+        return;
+    }
+    unwatch_process(b, peer);
+    share_remove(b, i);
     life_gone(e, i);
 }
 
@@ -258,9 +296,11 @@ static void pump(struct broker *b, uint16_t row)
     uint32_t sent = 0;
     int outcome;
 
-    while ((outcome = pump_next(e, row, &batch)) == PUMP_BATCH || outcome == PUMP_ASK) {
+    while ((outcome = pump_next(e, row, &batch)) != PUMP_NOTHING && outcome != PUMP_BLOCKED) {
         if (outcome == PUMP_ASK) {
             ask_room(b, peer);
+        } else if (outcome == PUMP_WANTS_POOL) {
+            share_provide(b, row);
         } else {
             send_batch(b, peer, &batch);
             if (++sent >
@@ -270,6 +310,8 @@ static void pump(struct broker *b, uint16_t row)
             }
         }
     }
+    if (outcome == PUMP_BLOCKED && e->sessions[row].wants_buffer)
+        share_try_later(b, row); /* that a buffer is free, no edge will tell */
     if (outcome == PUMP_BLOCKED)
         arm(b, peer, true);
     else if (peer->queue.mqd != (mqd_t)-1)

@@ -6,7 +6,8 @@
 
 enum { PEER_LOOK_AFTER = 500000000 }; /* nanoseconds between looks at processes without a pidfd */
 
-/* A session that registered (engine.making): watch its process and make its queue, or refuse it. */
+/* A session that registered (engine.making): watch its process, make its queue and its outbox, or
+ * refuse it. */
 void peer_make(struct broker *b, uint16_t row);
 
 /* A session that a killed broker left: its queue must be the one that was made (K8), else it ends.
@@ -14,7 +15,7 @@ void peer_make(struct broker *b, uint16_t row);
 void peer_adopt(struct broker *b, uint16_t row);
 
 /* A session that is over (engine.leaving): tell it why, if anybody is there to read it; then its
- * queue goes. */
+ * queue goes, and what it shared with the broker, as soon as nobody reads it any more. */
 void peer_remove(struct broker *b, uint16_t row);
 
 /* Close its descriptors; the queue stays. Fine on one that has none. */

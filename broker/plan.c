@@ -1,14 +1,15 @@
 /* The plan: from the kernel's limits to the queues that the broker makes.
  *
  * What has to fit is RLIMIT_MSGQUEUE, a budget in bytes that a queue is charged to whole when it is
- * made. Two wishes pull at it: many clients, and wide queues, which carry several times the
- * messages a second. Clients come first, since one that is refused has nothing at all: a narrow
- * queue is set aside for each, and only what is then left makes queues wide. The other three limits
- * cap depth, width and number.
+ * made. Clients come first, since one that is refused has nothing at all: only what the narrowest
+ * queue for each of them leaves makes them wider, all alike. That is not worth more arithmetic,
+ * because what does not fit a reply queue goes through the outbox. The other three limits cap
+ * depth, width and number.
  *
  * The figures are the kernel's own (mqueue_get_inode in ipc/mqueue.c, 64 bit): queue_bytes() has
  * the formula. What other programs of the same user have taken of the budget nobody can ask; the
- * print says so, and the broker makes a narrow queue where a wide one did not fit any more. */
+ * print says so, and the broker makes the narrowest queue where the planned one did not fit any
+ * more. */
 #include "broker/plan.h"
 
 #include <errno.h>
@@ -17,14 +18,17 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "libclient/outbox.h"
 #include "libclient/queue.h"
 #include "libclient/wire.h"
 
 enum {
-    NARROW =
-        1280, /* room for registrations by the hundred, and for a KiB of payload with its topic */
+    URGENT = 1280, /* room for registrations by the hundred, and for a KiB of payload with its topic
+                    */
     DEPTH = 10,
-    DEPTH_MIN = 4,      /* one slot for the goodbye, three for priorities that overtake (rule P2) */
+    DEPTH_MIN = 4, /* one slot for the goodbye, three for priorities that overtake (rule P2) */
+    REPLY_DEPTH_MAX = OUTBOX_BUFFERS - 2, /* a buffer for each, one to fill, one being emptied */
+    WIDTH_STEP = 16,
     REQUEST_QUEUES = 2, /* the normal and the urgent one */
 };
 
@@ -71,33 +75,41 @@ static uint64_t request_bytes(const struct plan *plan)
            queue_bytes(plan->depth, plan->urgent_width);
 }
 
-/* Depth and widths; they do not depend on the byte budget. */
+static uint32_t widest(const struct plan *plan)
+{
+    return smaller(plan->limits.msgsize_max, WIRE_QUEUE_MAX);
+}
+
+/* Depths, and the widths that do not depend on the byte budget. */
 static void set_geometry(struct plan *plan, const struct config *config)
 {
-    uint32_t widest = smaller(plan->limits.msgsize_max, WIRE_QUEUE_MAX);
-
     plan->depth_wanted = (uint32_t)config->queue_depth;
     plan->depth =
         smaller(plan->limits.msg_max, plan->depth_wanted == 0 ? DEPTH : plan->depth_wanted);
-    plan->request_width = widest;
-    plan->wide = widest;
-    plan->narrow = NARROW;
-    plan->urgent_width = NARROW;
-    plan->frame_max = NARROW - WIRE_BATCH_SIZE;
+    plan->reply_depth = smaller(plan->depth, REPLY_DEPTH_MAX);
+    plan->request_width = widest(plan);
+    plan->urgent_width = URGENT;
+    plan->frame_max = URGENT - WIRE_BATCH_SIZE;
+    plan->reply_width = PLAN_REPLY_MIN;
 }
 
-/* How many clients, and how many of them wide. */
+static uint64_t reply_bytes(const struct plan *plan)
+{
+    return queue_bytes(plan->reply_depth, plan->reply_width);
+}
+
+/* How many clients, and how wide their queues: what is left, divided evenly. */
 static void set_numbers(struct plan *plan)
 {
-    uint64_t narrow = queue_bytes(plan->depth, plan->narrow);
-    uint64_t extra = queue_bytes(plan->depth, plan->wide) - narrow;
     uint64_t rest = plan->limits.queue_bytes - request_bytes(plan);
+    uint64_t more;
 
-    plan->n_clients = smaller(plan->max_clients, rest / narrow);
+    plan->n_clients = smaller(plan->max_clients, rest / reply_bytes(plan));
     plan->n_clients = smaller(plan->n_clients, plan->limits.queues_max - REQUEST_QUEUES);
-    rest -= plan->n_clients * narrow;
-    plan->n_wide = extra == 0 ? plan->n_clients : smaller(plan->n_clients, rest / extra);
-    plan->bytes = request_bytes(plan) + plan->n_clients * narrow + plan->n_wide * extra;
+    more = (rest / plan->n_clients - reply_bytes(plan)) / plan->reply_depth;
+    more = smaller(more, widest(plan) - plan->reply_width);
+    plan->reply_width += (uint32_t)(more - more % WIDTH_STEP);
+    plan->bytes = request_bytes(plan) + plan->n_clients * reply_bytes(plan);
 }
 
 int plan_make(struct plan *plan, const struct config *config, const struct plan_limits *limits)
@@ -106,20 +118,15 @@ int plan_make(struct plan *plan, const struct config *config, const struct plan_
     set_geometry(plan, config);
     if (limits->msg_max < DEPTH_MIN)
         return PLAN_E_DEPTH;
-    if (limits->msgsize_max < NARROW)
+    if (limits->msgsize_max < URGENT)
         return PLAN_E_WIDTH;
     if (limits->queues_max < REQUEST_QUEUES + 1)
         return PLAN_E_COUNT;
-    plan->bytes = request_bytes(plan) + queue_bytes(plan->depth, plan->narrow);
+    plan->bytes = request_bytes(plan) + reply_bytes(plan);
     if (limits->queue_bytes < plan->bytes)
         return PLAN_E_BYTES;
     set_numbers(plan);
     return PLAN_OK;
-}
-
-uint32_t plan_width(const struct plan *plan, bool publish_only, uint32_t wide_in_use)
-{
-    return publish_only || wide_in_use >= plan->n_wide ? plan->narrow : plan->wide;
 }
 
 /* ---- In words ---- */
@@ -158,36 +165,28 @@ static void print_limits(const struct plan *plan, FILE *out)
             "fs.mqueue.queues_max", figure(limits->queues_max));
 }
 
-static void print_row(const struct plan *plan, uint32_t n, const char *what, uint32_t width,
-                      FILE *out)
+static void print_row(uint32_t n, const char *what, uint32_t depth, uint32_t width, FILE *out)
 {
-    uint64_t bytes = queue_bytes(plan->depth, width);
-
-    if (n > 0)
-        fprintf(out, "  %-30s %6s x %3s x (%5s + 96) = %13s\n", what, figure(n),
-                figure(plan->depth), figure(width), figure(n * bytes));
+    fprintf(out, "  %-30s %6s x %3s x (%5s + 96) = %13s\n", what, figure(n), figure(depth),
+            figure(width), figure(n * queue_bytes(depth, width)));
 }
 
 static void print_queues(const struct plan *plan, FILE *out)
 {
     fprintf(out, "The kernel charges a queue depth x (width + 96) bytes, full or empty.\n\n"
                  "Queues that the broker makes    number x depth x (width + 96)\n");
-    print_row(plan, 1, "request queue", plan->request_width, out);
-    print_row(plan, 1, "urgent request queue", plan->urgent_width, out);
-    print_row(plan, plan->n_wide, "reply queues, wide", plan->wide, out);
-    print_row(plan, plan->n_clients - plan->n_wide, "reply queues, narrow", plan->narrow, out);
+    print_row(1, "request queue", plan->depth, plan->request_width, out);
+    print_row(1, "urgent request queue", plan->depth, plan->urgent_width, out);
+    print_row(plan->n_clients, "reply queues", plan->reply_depth, plan->reply_width, out);
     fprintf(out, "  %-59s %13s\n", "all together", figure(plan->bytes));
     if (plan->limits.queue_bytes != UINT64_MAX)
         fprintf(out, "  %-59s %13s\n", "left of RLIMIT_MSGQUEUE",
                 figure(plan->limits.queue_bytes - plan->bytes));
-    fprintf(out, "\n%s clients fit; ", figure(plan->n_clients));
-    if (plan->n_wide > 0)
-        fprintf(out, "a wide reply queue goes to the first %s that subscribe.\n",
-                figure(plan->n_wide));
-    else
-        fprintf(out, "there is no room for wide reply queues.\n");
-    fprintf(out, "A message is at most %s bytes with its topic and header.\n",
-            figure(plan->frame_max));
+    fprintf(out,
+            "\n%s clients fit. A message of more than %s bytes, topic and header included, goes\n"
+            "through its sender's payload pool, and a batch of messages that is larger than a\n"
+            "reply queue is wide through shared memory too: narrow queues are no slower ones.\n",
+            figure(plan->n_clients), figure(plan->frame_max));
 }
 
 static void print_raise_bytes(uint64_t bytes, FILE *out)
@@ -205,12 +204,17 @@ static void print_raise_sysctl(const char *name, uint32_t value, FILE *out)
             name, value);
 }
 
+/* What all clients need at least. */
+static uint64_t enough_bytes(const struct plan *plan)
+{
+    return request_bytes(plan) + plan->max_clients * queue_bytes(plan->reply_depth, PLAN_REPLY_MIN);
+}
+
 /* What a plan that can be carried out falls short of. */
 static void print_wishes(const struct plan *plan, FILE *out)
 {
     uint32_t clients = plan->max_clients;
-    uint64_t enough = request_bytes(plan) + clients * queue_bytes(plan->depth, plan->narrow);
-    uint64_t all_wide = request_bytes(plan) + clients * queue_bytes(plan->depth, plan->wide);
+    uint64_t enough = enough_bytes(plan);
 
     if (plan->depth < plan->depth_wanted) {
         fprintf(out, "\nqueue_depth is %s, but the kernel allows %s. To raise it:\n",
@@ -224,17 +228,10 @@ static void print_wishes(const struct plan *plan, FILE *out)
     }
     if (plan->limits.queue_bytes < enough) {
         fprintf(out,
-                "\nmax_clients is %s, but the bytes do not suffice: %s are needed, or %s with all "
-                "wide.\n"
+                "\nmax_clients is %s, but the bytes do not suffice: %s are needed.\n"
                 "To raise the limit:\n",
-                figure(clients), figure(enough), figure(all_wide));
-        print_raise_bytes(all_wide, out);
-    } else if (plan->limits.queue_bytes < all_wide) {
-        fprintf(
-            out,
-            "\nA wide reply queue carries several times the messages a second. For %s wide ones:\n",
-            figure(clients));
-        print_raise_bytes(all_wide, out);
+                figure(clients), figure(enough));
+        print_raise_bytes(enough, out);
     }
     if (plan->limits.queue_bytes != UINT64_MAX)
         fprintf(out, "\nOther programs of the same user that have POSIX queues share these bytes.\n"
@@ -252,7 +249,7 @@ static void print_refusal(const struct plan *plan, int outcome, FILE *out)
         break;
     case PLAN_E_WIDTH:
         fprintf(out, "The broker cannot run: messages must be allowed %s bytes. To raise it:\n",
-                figure(NARROW));
+                figure(URGENT));
         print_raise_sysctl("msgsize_max", WIRE_QUEUE_MAX, out);
         break;
     case PLAN_E_COUNT:
@@ -268,8 +265,7 @@ static void print_refusal(const struct plan *plan, int outcome, FILE *out)
                 "The broker cannot run: the request queues and one client need %s bytes.\n"
                 "To raise the limit to what %s clients need:\n",
                 figure(plan->bytes), figure(plan->max_clients));
-        print_raise_bytes(
-            request_bytes(plan) + plan->max_clients * queue_bytes(plan->depth, plan->narrow), out);
+        print_raise_bytes(enough_bytes(plan), out);
         break;
     }
 }

@@ -19,9 +19,10 @@ void shell_count_queue(struct broker *b, const struct queue *q, int sign)
     board_set(&memory_board(&b->memory)->queue_bytes_used, b->queue_bytes);
 }
 
-int shell_make_queue(struct broker *b, struct queue *q, const char *name, uint32_t width)
+int shell_make_queue(struct broker *b, struct queue *q, const char *name, uint32_t depth,
+                     uint32_t width)
 {
-    int r = queue_create(q, name, b->plan.depth, width, 0600);
+    int r = queue_create(q, name, depth, width, 0600);
 
     if (r == -EEXIST) {
         uid_t owner = (uid_t)-1;
@@ -32,7 +33,7 @@ int shell_make_queue(struct broker *b, struct queue *q, const char *name, uint32
         if (owner != geteuid())
             return -EACCES;
         mq_unlink(name);
-        r = queue_create(q, name, b->plan.depth, width, 0600);
+        r = queue_create(q, name, depth, width, 0600);
     }
     if (r == 0)
         shell_count_queue(b, q, 1);

@@ -3,6 +3,8 @@
  *   broker.c   beginning, signals and end
  *   turn.c     receive, let the engine decide, wait
  *   peer.c     the sessions' queues and processes
+ *   share.c    … their outboxes and pools
+ *   copies.c   … and what is copied for them
  *   memory.c   ledger, store and board
  *
  * Private to these files. */
@@ -19,16 +21,20 @@
 #include "broker/loop.h"
 #include "broker/memory.h"
 #include "broker/plan.h"
+#include "broker/share.h"
 #include "libclient/queue.h"
+
+struct copies;
 
 struct peer {
     struct broker *broker;
     struct loop_source queue_source; /* its edges, while it has a backlog (P2) */
     struct loop_source death_source;
     struct queue queue;
+    struct share share;
+    struct copies *copies; /* NULL: none were ever wanted */
     int pidfd;
     uint16_t row;
-    bool wide;
     bool armed;
     bool looked_after; /* there is no pidfd */
 };
@@ -47,9 +53,12 @@ struct broker {
     struct loop_source urgent_source;
     struct loop_source signal_source;
     int signal_fd;
-    struct peer *peers; /* by row */
-    uint32_t n_wide;
-    uint32_t n_armed; /* sessions whose edges are waited for */
+    struct peer *peers;        /* by row */
+    uint32_t n_armed;          /* sessions whose edges are waited for */
+    uint32_t n_copying;        /* sessions with copies */
+    uint32_t n_copies_waiting; /* those that wait for space for one more */
+    uint64_t share_retry;      /* when pools are looked for again, nanoseconds of CLOCK_BOOTTIME;
+                                * 0: no need */
     uint32_t n_looked_after;
     uint64_t looked;        /* when they were looked after last, nanoseconds of CLOCK_BOOTTIME */
     uint64_t queue_bytes;   /* of all queues */
@@ -83,10 +92,10 @@ static inline void shell_set_time(struct broker *b)
     b->engine.now = shell_clock(CLOCK_BOOTTIME);
 }
 
-/* Create a queue of the planned depth, and count its bytes. One of our own that stands in the way
- * was left by a broker that was killed: it goes. As queue_create(); -EACCES: the name is another
- * user's. */
-int shell_make_queue(struct broker *b, struct queue *q, const char *name, uint32_t width);
+/* Create a queue, and count its bytes. One of our own that stands in the way was left by a broker
+ * that was killed: it goes. As queue_create(); -EACCES: the name is another user's. */
+int shell_make_queue(struct broker *b, struct queue *q, const char *name, uint32_t depth,
+                     uint32_t width);
 
 /* Count a queue's bytes of RLIMIT_MSGQUEUE in (sign 1) or out (-1). */
 void shell_count_queue(struct broker *b, const struct queue *q, int sign);

@@ -1,9 +1,9 @@
 /* A turn of the broker, and the rest between two.
  *
  * A turn: take a bounded number of envelopes from the two request queues, urgent ones first, and
- * have each routed; make and remove the queues of sessions that came and went; then pump each
- * touched session once. So batches form by themselves under load, and a lone message is not
- * delayed.
+ * have each routed; collect what receivers have given back; make and remove the queues of sessions
+ * that came and went; then pump each touched session once. So batches form by themselves under
+ * load, and a lone message is not delayed.
  *
  * Before it sleeps the broker looks again for a while, if that has been paying: to be woken costs
  * more than all the rest. */
@@ -11,8 +11,10 @@
 
 #include <sched.h>
 
+#include "broker/copies.h"
 #include "broker/life.h"
 #include "broker/peer.h"
+#include "broker/pools.h"
 #include "broker/route.h"
 
 enum {
@@ -26,8 +28,9 @@ enum {
     BUSY = 300000,          /* nanoseconds off the processor that say that others want it */
     CROWD_MIN = 1000000,    /* … and how long that is believed: twice as long each time */
     CROWD_MAX = 128000000,
-    CROWD_DECAY = 32, /* and a little less whenever looking has paid */
-    TRY_AGAIN = 32,   /* sleeps after which it is tried although it did not pay */
+    CROWD_DECAY = 32,   /* and a little less whenever looking has paid */
+    TRY_AGAIN = 32,     /* sleeps after which it is tried although it did not pay */
+    LISTEN = 100000000, /* nanoseconds of sleep at most while somebody waits for what rings bring */
 };
 
 /* ---- Receiving ---- */
@@ -145,6 +148,7 @@ static void carry_out(struct broker *b)
         peer_make(b, e->making.rows[--e->making.n]);
     while (e->leaving.n > 0)
         peer_remove(b, e->leaving.rows[--e->leaving.n]);
+    shares_unlink(b);
 }
 
 /* Returns whether there was anything to do. */
@@ -155,6 +159,8 @@ static bool turn(struct broker *b)
     bool quiet;
     bool work = intake(b, &quiet) > 0;
 
+    shares_collect(b);
+    copies_step(b);
     if (quiet)
         life_quiet(e);
     if (life_next_tick(e) <= e->now)
@@ -163,6 +169,7 @@ static bool turn(struct broker *b)
     carry_out(b);
     work = work || e->touched.n > 0 || e->dirty.n > 0;
     peers_pump(b);
+    shares_check(b);
     shell_wake_registering(b, postings);
     if (work) {
         board_add(&e->board->totals.turns, 1);
@@ -178,7 +185,10 @@ static bool turn(struct broker *b)
 /* Is there something to do that no event will tell of? */
 static bool has_more(const struct broker *b)
 {
-    return b->engine.touched.n > 0 || b->engine.ending.n > 0 || b->cut_short;
+    const struct engine *e = &b->engine;
+
+    return e->touched.n > 0 || e->ending.n > 0 || e->unlinked.n > 0 || b->cut_short ||
+           copies_pending(b);
 }
 
 /* Look again for a while, yielding the processor in between. True: there was work. False also if
@@ -222,30 +232,58 @@ static bool look_if_it_pays(struct broker *b)
     return false;
 }
 
-static uint64_t time_to_sleep(const struct broker *b)
+static uint64_t time_to_sleep(const struct broker *b, bool listening)
 {
     uint64_t next = life_next_tick(&b->engine);
+    uint64_t sleep;
     uint64_t now;
 
     if (b->n_looked_after > 0 && b->looked + PEER_LOOK_AFTER < next)
         next = b->looked + PEER_LOOK_AFTER;
+    if (b->share_retry != 0 && b->share_retry < next)
+        next = b->share_retry;
     if (next == UINT64_MAX)
-        return UINT64_MAX;
+        return listening ? LISTEN : UINT64_MAX;
     now = shell_clock(CLOCK_BOOTTIME);
-    return next > now ? next - now : 0;
+    sleep = next > now ? next - now : 0;
+    return listening && sleep > LISTEN ? LISTEN : sleep;
+}
+
+static bool is_listening(const struct broker *b)
+{
+    return pools_listen(&b->engine) || copies_wait(b);
+}
+
+/* Say that the broker is about to sleep, and look at the rings once more: who wrote to one before
+ * is seen now, who writes after sees the word, and nudges (P8). True: somebody waits for it. */
+static bool lie_down(struct broker *b)
+{
+    _Atomic uint32_t *asleep = &memory_board(&b->memory)->asleep;
+    bool listening;
+
+    do {
+        listening = is_listening(b);
+        atomic_store_explicit(asleep, listening ? BOARD_LISTENING : BOARD_ASLEEP,
+                              memory_order_relaxed);
+        atomic_thread_fence(memory_order_seq_cst);
+        shares_collect(b);
+    } while (listening != is_listening(b));
+    return listening;
 }
 
 static int sleep_until_event(struct broker *b)
 {
     struct board_header *board = memory_board(&b->memory);
     uint64_t since = shell_clock(CLOCK_MONOTONIC);
+    bool listening;
     int r;
 
     b->sleeps++;
     b->urgent_ready = false;
-    atomic_store_explicit(&board->asleep, 1, memory_order_relaxed);
-    r = loop_wait(&b->loop, time_to_sleep(b));
-    atomic_store_explicit(&board->asleep, 0, memory_order_relaxed);
+    copies_tidy(b);
+    listening = lie_down(b);
+    r = loop_wait(&b->loop, has_more(b) ? 0 : time_to_sleep(b, listening));
+    atomic_store_explicit(&board->asleep, BOARD_AWAKE, memory_order_relaxed);
     b->cut_short = true; /* there is a turn to come */
     b->rested = b->woken = shell_clock(CLOCK_MONOTONIC) - since > REALLY_SLEPT;
     return r;

@@ -57,7 +57,7 @@ static void assert_prints_not(const struct plan *plan, int outcome, const char *
     free(text);
 }
 
-static void default_limits_serve_32_clients_4_of_them_wide(void **state)
+static void default_limits_serve_32_clients_with_like_queues(void **state)
 {
     struct config config = defaults();
     struct plan plan;
@@ -65,30 +65,50 @@ static void default_limits_serve_32_clients_4_of_them_wide(void **state)
     (void)state;
     assert_int_equal(plan_make(&plan, &config, &stock), PLAN_OK);
     assert_int_equal(plan.depth, 10);
+    assert_int_equal(plan.reply_depth, 10);
     assert_int_equal(plan.request_width, 8192);
     assert_int_equal(plan.urgent_width, 1280);
-    assert_int_equal(plan.wide, 8192);
-    assert_int_equal(plan.narrow, 1280);
+    assert_int_equal(plan.reply_width, 2160);
     assert_int_equal(plan.n_clients, 32);
-    assert_int_equal(plan.n_wide, 4);
     assert_int_equal(plan.frame_max, 1240);
-    assert_int_equal(plan.bytes, 82880 + 13760 + 4 * 82880 + 28 * 13760);
+    assert_int_equal(plan.bytes, 82880 + 13760 + 32 * 22560);
+}
+
+static void default_limits_serve_128_clients(void **state)
+{
+    struct config config = defaults();
+    struct plan plan;
+
+    (void)state;
+    config.max_clients = 128;
+    assert_int_equal(plan_make(&plan, &config, &stock), PLAN_OK);
+    assert_int_equal(plan.n_clients, 128);
+    assert_int_equal(plan.reply_width, 464);
+    assert_int_equal(plan.bytes, 82880 + 13760 + 128 * 10 * (464 + 96));
     assert_int_equal(plan.bytes, 813440);
 }
 
-static void largest_frame_fits_every_queue_with_either_header(void **state)
+static void largest_frame_fits_the_request_queues_with_either_header(void **state)
 {
     struct config config = defaults();
     struct plan plan;
 
     (void)state;
     assert_int_equal(plan_make(&plan, &config, &stock), PLAN_OK);
-    assert_true(plan.frame_max + WIRE_BATCH_SIZE <= plan.narrow);
+    assert_true(plan.frame_max + WIRE_BATCH_SIZE <= plan.urgent_width);
     assert_true(plan.frame_max + WIRE_ENVELOPE_SIZE <= plan.urgent_width);
     assert_true(plan.frame_max + WIRE_ENVELOPE_SIZE <= plan.request_width);
 }
 
-static void without_a_limit_all_are_wide(void **state)
+static void L5_largest_descriptor_fits_the_narrowest_reply_queue(void **state)
+{
+    (void)state;
+    assert_true(WIRE_BATCH_SIZE + WIRE_MESSAGE_SIZE + WIRE_SLOT_SIZE + WIRE_TOPIC_MAX + 1 <=
+                PLAN_REPLY_MIN);
+    assert_true(WIRE_BATCH_SIZE + WIRE_WELCOME_SIZE <= PLAN_REPLY_MIN);
+}
+
+static void without_a_limit_all_are_as_wide_as_can_be(void **state)
 {
     struct config config = defaults();
     struct plan_limits limits = stock;
@@ -98,7 +118,7 @@ static void without_a_limit_all_are_wide(void **state)
     limits.queue_bytes = UINT64_MAX;
     assert_int_equal(plan_make(&plan, &config, &limits), PLAN_OK);
     assert_int_equal(plan.n_clients, 32);
-    assert_int_equal(plan.n_wide, 32);
+    assert_int_equal(plan.reply_width, 8192);
     assert_int_equal(plan.bytes, 82880 + 13760 + 32 * 82880);
     assert_prints(&plan, PLAN_OK, "unlimited");
     assert_prints_not(&plan, PLAN_OK, "ulimit -q");
@@ -113,12 +133,16 @@ static void small_limits_serve_fewer_clients_and_say_so(void **state)
     (void)state;
     limits.queue_bytes = 200000;
     assert_int_equal(plan_make(&plan, &config, &limits), PLAN_OK);
-    assert_int_equal(plan.n_clients, 7);
-    assert_int_equal(plan.n_wide, 0);
+    assert_int_equal(plan.n_clients, 18);
+    assert_int_equal(plan.reply_width, 464);
     assert_prints(&plan, PLAN_OK, "max_clients is 32, but the bytes do not suffice");
-    assert_prints(&plan, PLAN_OK, "536,960 are needed, or 2,748,800 with all wide");
-    assert_prints(&plan, PLAN_OK, "ulimit -q 2748800");
-    assert_prints(&plan, PLAN_OK, "LimitMSGQUEUE=2748800");
+    assert_prints(&plan, PLAN_OK, "275,840 are needed");
+    assert_prints(&plan, PLAN_OK, "ulimit -q 275840");
+    assert_prints(&plan, PLAN_OK, "LimitMSGQUEUE=275840");
+    limits.queue_bytes = 275840;
+    assert_int_equal(plan_make(&plan, &config, &limits), PLAN_OK);
+    assert_int_equal(plan.n_clients, 32);
+    assert_prints_not(&plan, PLAN_OK, "ulimit -q");
 }
 
 static void the_plan_never_exceeds_the_limit_and_leaves_no_room_for_one_more(void **state)
@@ -128,19 +152,19 @@ static void the_plan_never_exceeds_the_limit_and_leaves_no_room_for_one_more(voi
     struct plan plan;
 
     (void)state;
-    for (uint64_t bytes = 110400; bytes < 3000000; bytes += 997) {
+    for (uint64_t bytes = 102240; bytes < 3000000; bytes += 997) {
         uint64_t left;
 
         limits.queue_bytes = bytes;
         assert_int_equal(plan_make(&plan, &config, &limits), PLAN_OK);
         assert_true(plan.bytes <= bytes);
         assert_int_equal(plan.bytes, queue_bytes(10, 8192) + queue_bytes(10, 1280) +
-                                         plan.n_wide * queue_bytes(10, 8192) +
-                                         (plan.n_clients - plan.n_wide) * queue_bytes(10, 1280));
+                                         plan.n_clients * queue_bytes(10, plan.reply_width));
+        assert_true(plan.reply_width >= 464 && plan.reply_width <= 8192);
+        assert_int_equal(plan.reply_width % 16, 0);
         left = bytes - plan.bytes;
-        assert_true(plan.n_clients == 32 || left < queue_bytes(10, 1280));
-        assert_true(plan.n_wide == plan.n_clients ||
-                    left < queue_bytes(10, 8192) - queue_bytes(10, 1280));
+        assert_true(plan.n_clients == 32 || (left < queue_bytes(10, 464) + 32 * 160));
+        assert_true(plan.reply_width == 8192 || left < plan.n_clients * UINT64_C(10) * 16);
     }
 }
 
@@ -169,8 +193,7 @@ static void large_limits_change_nothing_that_is_not_configured(void **state)
     assert_int_equal(plan.depth, 10);
     /* The landing is that large, and no larger. */
     assert_int_equal(plan.request_width, WIRE_QUEUE_MAX);
-    assert_int_equal(plan.wide, WIRE_QUEUE_MAX);
-    assert_int_equal(plan.bytes, 813440);
+    assert_int_equal(plan.reply_width, 2160);
 }
 
 static void a_configured_depth_is_used_as_far_as_the_kernel_allows(void **state)
@@ -199,7 +222,27 @@ static void a_configured_depth_is_used_as_far_as_the_kernel_allows(void **state)
     assert_int_equal(plan.depth, 5);
 }
 
-static void a_narrow_message_limit_makes_all_queues_alike(void **state)
+static void a_reply_queue_is_no_deeper_than_its_outbox_has_buffers(void **state)
+{
+    struct config config = defaults();
+    struct plan_limits limits = stock;
+    struct plan plan;
+
+    (void)state;
+    limits.msg_max = 1024;
+    limits.queue_bytes = UINT64_MAX;
+    config.queue_depth = 62;
+    assert_int_equal(plan_make(&plan, &config, &limits), PLAN_OK);
+    assert_int_equal(plan.reply_depth, 62);
+    config.queue_depth = 1024;
+    assert_int_equal(plan_make(&plan, &config, &limits), PLAN_OK);
+    assert_int_equal(plan.depth, 1024);
+    assert_int_equal(plan.reply_depth, 62);
+    assert_int_equal(plan.bytes, queue_bytes(1024, 8192) + queue_bytes(1024, 1280) +
+                                     32 * queue_bytes(62, 8192));
+}
+
+static void the_kernels_message_limit_caps_all_widths(void **state)
 {
     struct config config = defaults();
     struct plan_limits limits = stock;
@@ -210,11 +253,12 @@ static void a_narrow_message_limit_makes_all_queues_alike(void **state)
     assert_int_equal(plan_make(&plan, &config, &limits), PLAN_OK);
     assert_int_equal(plan.request_width, 1280);
     assert_int_equal(plan.n_clients, 32);
-    assert_int_equal(plan.n_wide, 32);
-    limits.msgsize_max = 4000;
+    assert_int_equal(plan.reply_width, 1280);
+    limits.msgsize_max = 4001;
+    limits.queue_bytes = UINT64_MAX;
     assert_int_equal(plan_make(&plan, &config, &limits), PLAN_OK);
-    assert_int_equal(plan.request_width, 4000);
-    assert_int_equal(plan.wide, 4000);
+    assert_int_equal(plan.request_width, 4001);
+    assert_int_equal(plan.reply_width, 4000);
     assert_int_equal(plan.urgent_width, 1280);
 }
 
@@ -234,11 +278,11 @@ static void what_cannot_work_is_refused_with_the_remedy(void **state)
     struct plan_limits limits = stock;
 
     (void)state;
-    limits.queue_bytes = 110399;
-    assert_refused(limits, PLAN_E_BYTES, "LimitMSGQUEUE=536960");
-    assert_refused(limits, PLAN_E_BYTES, "one client need 110,400 bytes");
+    limits.queue_bytes = 102239;
+    assert_refused(limits, PLAN_E_BYTES, "LimitMSGQUEUE=275840");
+    assert_refused(limits, PLAN_E_BYTES, "one client need 102,240 bytes");
     limits.queue_bytes = 0;
-    assert_refused(limits, PLAN_E_BYTES, "ulimit -q 536960");
+    assert_refused(limits, PLAN_E_BYTES, "ulimit -q 275840");
     limits = stock;
     limits.msgsize_max = 1279;
     assert_refused(limits, PLAN_E_WIDTH, "sysctl -w fs.mqueue.msgsize_max=8192");
@@ -254,7 +298,7 @@ static void the_least_that_works_is_one_client(void **state)
 {
     struct config config = defaults();
     struct plan_limits limits = {
-        .queue_bytes = 4 * 2 * 1376 + 4 * 1376, .msg_max = 4, .msgsize_max = 1280, .queues_max = 3};
+        .queue_bytes = 4 * 2 * 1376 + 4 * 560, .msg_max = 4, .msgsize_max = 1280, .queues_max = 3};
     struct plan plan;
 
     (void)state;
@@ -263,19 +307,6 @@ static void the_least_that_works_is_one_client(void **state)
     assert_int_equal(plan.bytes, limits.queue_bytes);
     limits.queue_bytes--;
     assert_int_equal(plan_make(&plan, &config, &limits), PLAN_E_BYTES);
-}
-
-static void the_first_that_subscribe_get_the_wide_queues(void **state)
-{
-    struct config config = defaults();
-    struct plan plan;
-
-    (void)state;
-    assert_int_equal(plan_make(&plan, &config, &stock), PLAN_OK);
-    assert_int_equal(plan_width(&plan, false, 0), 8192);
-    assert_int_equal(plan_width(&plan, false, 3), 8192);
-    assert_int_equal(plan_width(&plan, false, 4), 1280);
-    assert_int_equal(plan_width(&plan, true, 0), 1280);
 }
 
 static void the_print_shows_limits_formula_and_sum(void **state)
@@ -287,10 +318,11 @@ static void the_print_shows_limits_formula_and_sum(void **state)
     (void)state;
     assert_prints(&plan, outcome, "RLIMIT_MSGQUEUE              819,200");
     assert_prints(&plan, outcome, "depth x (width + 96)");
-    assert_prints(&plan, outcome, "4 x  10 x (8,192 + 96) =       331,520");
-    assert_prints(&plan, outcome, "813,440");
-    assert_prints(&plan, outcome, "5,760");
-    assert_prints(&plan, outcome, "32 clients fit; a wide reply queue goes to the first 4");
+    assert_prints(&plan, outcome, "32 x  10 x (2,160 + 96) =       721,920");
+    assert_prints(&plan, outcome, "818,560");
+    assert_prints(&plan, outcome, "  640\n");
+    assert_prints(&plan, outcome, "32 clients fit.");
+    assert_prints(&plan, outcome, "more than 1,240 bytes");
     assert_prints(&plan, outcome, "Other programs of the same user");
 }
 
@@ -314,18 +346,20 @@ static void the_limits_of_this_process_are_read(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(default_limits_serve_32_clients_4_of_them_wide),
-        cmocka_unit_test(largest_frame_fits_every_queue_with_either_header),
-        cmocka_unit_test(without_a_limit_all_are_wide),
+        cmocka_unit_test(default_limits_serve_32_clients_with_like_queues),
+        cmocka_unit_test(default_limits_serve_128_clients),
+        cmocka_unit_test(largest_frame_fits_the_request_queues_with_either_header),
+        cmocka_unit_test(L5_largest_descriptor_fits_the_narrowest_reply_queue),
+        cmocka_unit_test(without_a_limit_all_are_as_wide_as_can_be),
         cmocka_unit_test(small_limits_serve_fewer_clients_and_say_so),
         cmocka_unit_test(the_plan_never_exceeds_the_limit_and_leaves_no_room_for_one_more),
         cmocka_unit_test(the_number_of_queues_caps_the_clients),
         cmocka_unit_test(large_limits_change_nothing_that_is_not_configured),
         cmocka_unit_test(a_configured_depth_is_used_as_far_as_the_kernel_allows),
-        cmocka_unit_test(a_narrow_message_limit_makes_all_queues_alike),
+        cmocka_unit_test(a_reply_queue_is_no_deeper_than_its_outbox_has_buffers),
+        cmocka_unit_test(the_kernels_message_limit_caps_all_widths),
         cmocka_unit_test(what_cannot_work_is_refused_with_the_remedy),
         cmocka_unit_test(the_least_that_works_is_one_client),
-        cmocka_unit_test(the_first_that_subscribe_get_the_wide_queues),
         cmocka_unit_test(the_print_shows_limits_formula_and_sum),
         cmocka_unit_test(the_limits_of_this_process_are_read),
     };
