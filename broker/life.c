@@ -93,8 +93,8 @@ static void fill_row(struct engine *e, uint16_t i, uint32_t pool_slot, const str
     row->pool = f->pool;
     row->pool_slot = pool_slot;
     row->outbox_inode = 0;
-    pools_adopt(e, i, pool_slot, f->pool);
     persist_row_state(row, ROW_MAKING);
+    pools_adopt(e, i, pool_slot, f->pool); /* a start that finds no commit takes back both */
     e->token_used = true;
 }
 

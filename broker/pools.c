@@ -227,7 +227,7 @@ static void collect_wants(struct engine *e, uint16_t row)
     struct session *s = &e->sessions[row];
     uint64_t wants = atomic_load_explicit(&s->pool->wants, memory_order_relaxed);
 
-    if (wants == s->woken_for)
+    if (wants != 0 && wants == s->woken_for)
         return;
     want(e, row, wants);
     wake(e, row, atomic_load_explicit(&s->outbox->returned, memory_order_relaxed));

@@ -338,7 +338,8 @@ static void route_message(struct routing *t, const struct wire_frame *f)
     if (retain && !keep(t, f, topic, cell))
         code = WIRE_C_RETAINED_FULL;
     if (cell != 0 && store_cell(&e->store, cell)->refs == 0) { /* only to be kept, and was not */
-        pools_part(e, store_cell(&e->store, cell));
+        if (pooled(f))
+            pools_part(e, store_cell(&e->store, cell));
         return_place(e, f);
         store_release(&e->store, cell);
     }

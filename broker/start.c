@@ -41,8 +41,10 @@ static uint32_t forget_uncommitted(struct engine *e)
     for (uint32_t i = 0; i < e->n_rows; i++) {
         struct row *row = engine_row(e, (uint16_t)i);
 
-        if (row->state != ROW_FREE && row->age >= committed)
-            persist_row_state(row, ROW_FREE);
+        if (row->state == ROW_FREE || row->age < committed)
+            continue;
+        pools_gone(e, row->pool_slot); /* never made; and it is about to be registered again */
+        persist_row_state(row, ROW_FREE);
     }
     return n;
 }
@@ -130,6 +132,7 @@ static int link_all(struct engine *e, struct aged *aged, uint32_t n)
             return r;
         engine_link(e, aged[i].slot);
     }
+    pools_started(e);
     for (uint32_t i = 0; i < n; i++) {
         if (ref_state(engine_reference(e, aged[i].slot)) == REF_DROPPED)
             finish_drop(e, aged[i].slot);
@@ -191,7 +194,5 @@ int life_start(struct engine *e)
     e->scratch = NULL;
     for (uint32_t i = 0; i < e->n_rows && r == 0; i++)
         start_row(e, (uint16_t)i);
-    if (r == 0)
-        pools_started(e);
     return r;
 }
