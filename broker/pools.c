@@ -16,8 +16,9 @@ uint32_t pools_free_slot(const struct engine *e)
 {
     const uint64_t *nonces = ledger_pools(e->ledger);
 
+    /* Whose last row is not free yet is its still: a kill between may have left it so. */
     for (uint32_t i = 0; i < e->n_pools; i++) {
-        if (nonces[i] == 0)
+        if (nonces[i] == 0 && e->pools[i].owner == REF_NOBODY)
             return i;
     }
     return UINT32_MAX;
