@@ -908,9 +908,14 @@ static void K1_what_was_not_committed_never_was(void **state)
                       REF_WORD(REF_WAIT, 0, 5, 0, a, 0));
     engine_row(e, 5)->age = e->ledger->header.committed; /* and a registration under way */
     engine_row(e, 5)->state = ROW_MAKING;
+    engine_row(e, 5)->pool = 77;
+    engine_row(e, 5)->pool_slot = 5;
+    ledger_pools(e->ledger)[5] = 77;
     assert_int_equal(rig_restart(r), 0);
     expect_sound(r);
     assert_int_equal(row_state(r, 5), ROW_FREE);
+    assert_int_equal(ledger_pools(e->ledger)[5], 0); /* and it may come again: S7 */
+    assert_int_equal(r->engine.unlinked.n, 0);
     assert_int_equal(r->engine.making.n, 0);
     rig_turn(r);
     expect_nothing(r, a);

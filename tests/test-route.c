@@ -982,7 +982,7 @@ static void registering_inside_a_session_is_counted(void **state)
     struct rig *r = *state;
     uint16_t a = expect_session(r, "a");
     uint8_t frame[64];
-    size_t size = wire_put_register(frame, 0, 999, 1, 1, "b", 1);
+    size_t size = wire_put_register(frame, 0, 999, 1, 1, 998, "b", 1);
 
     rig_begin(r, a);
     rig_add_bytes(r, frame, size);
@@ -997,7 +997,7 @@ static void strangers_may_only_register(void **state)
     static const uint8_t no_token[WIRE_TOKEN_SIZE];
     struct rig *r = *state;
     uint8_t frame[64];
-    size_t size = wire_put_register(frame, 0, 999, 1, 1, "b", 1);
+    size_t size = wire_put_register(frame, 0, 999, 1, 1, 998, "b", 1);
 
     wire_put_envelope(r->envelope, WIRE_NO_SESSION, no_token, 0);
     r->envelope_size = WIRE_ENVELOPE_SIZE;

@@ -9,13 +9,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "broker/pools.h"
+
 struct check {
     const struct engine *e;
     uint8_t *seen;    /* by reference slot: found in a list */
     uint8_t *reached; /* by cell: reached by a live reference */
     uint32_t *refs;   /* by first cell */
     uint32_t *pins;
-    char *fault; /* NULL: none so far */
+    uint32_t *pooled; /* by slot of the ledger's pools: cells that name a place in it */
+    char *fault;      /* NULL: none so far */
 };
 
 static char sentence[256];
@@ -278,7 +281,7 @@ static void check_accounts(struct check *k)
              s->waiting_bytes > e->settings.backlog_size);
         if (s->charged > e->window)
             fault(k, "session %u is charged more than its window", i);
-        if (s->short_since != 0 && s->charged <= e->window / 2)
+        if (s->short_since != 0 && s->wants == 0 && s->charged <= e->window / 2)
             fault(k, "session %u has half of its window and counts as out of room", i);
         n_short += s->short_since != 0;
         n_over += s->over_since != 0;
@@ -305,7 +308,8 @@ static void check_timers(struct check *k)
     }
     for (uint32_t slot = 1; slot < k->e->store.reference_pool.high; slot++) {
         const struct reference *r = engine_reference(k->e, slot);
-        bool has = alive(k, slot) && r->when != 0 && (ref_flags(r) & REF_ANSWER) == 0;
+        bool has = alive(k, slot) && r->when != 0 && (ref_flags(r) & REF_ANSWER) == 0 &&
+                   (ref_state(r) != REF_OUT || (ref_flags(r) & REF_REQUEST) != 0);
 
         same(k, "has a deadline, reference", slot, t->place[slot] != 0, has);
         if (has && t->place[slot] != 0 && t->heap[t->place[slot] - 1].when < r->when)
@@ -341,6 +345,8 @@ static void take_kept(void *context, struct topic *topic)
         fault(k, "the message kept for topic \"%s\" is not of that topic", name);
     kept->n++;
     kept->bytes += wire_charge(engine_cell(k->e, slot)->size);
+    if ((f.flags & WIRE_F_POOLED) != 0)
+        kept->bytes += f.slot.size;
 }
 
 static void check_kept(struct check *k)
@@ -355,6 +361,86 @@ static void check_kept(struct check *k)
     same(k, "number of kept messages with a topic", 0, kept.n, n);
     same(k, "n_retained", 0, e->n_retained, n);
     same(k, "retained_bytes", 0, e->retained_bytes, kept.bytes);
+}
+
+/* ---- Payload pools ---- */
+
+/* Each cell with a pooled message counts for the pool that the message names. */
+static void count_pooled_cells(struct check *k)
+{
+    const struct engine *e = k->e;
+
+    for (uint32_t cell = 1; cell < e->store.cell_pool.high; cell++) {
+        const struct cell *c = store_cell(&e->store, cell);
+        uint16_t pool;
+
+        if (k->refs[cell] == 0)
+            continue;
+        pool = c->bytes[WIRE_AT_TYPE] == WIRE_MESSAGE && cell_pooled(c)
+                   ? pools_find(e, wire_message_slot(c->bytes).pool)
+                   : 0;
+        same(k, "pool of cell", cell, c->pool, pool);
+        if (pool != 0)
+            k->pooled[pool - 1]++;
+    }
+}
+
+static void check_holder(struct check *k, uint16_t row)
+{
+    const struct engine *e = k->e;
+    const struct session *s = &e->sessions[row];
+    uint32_t n = 0;
+    uint64_t bytes = 0;
+    bool listed = false;
+
+    for (uint32_t slot = s->out.head; slot != 0; slot = engine_reference(e, slot)->next) {
+        if ((ref_flags(engine_reference(e, slot)) & REF_HELD) == 0)
+            continue;
+        n++;
+        bytes += wire_message_slot(engine_cell(e, slot)->bytes).size;
+    }
+    same(k, "n_held of session", row, s->n_held, n);
+    same(k, "held_bytes of session", row, s->held_bytes, bytes);
+    if (n > POOL_HELD)
+        fault(k, "session %u holds %u", row, n);
+    for (uint32_t i = 0; i < e->holders.n; i++)
+        listed = listed || e->holders.rows[i] == row;
+    same(k, "is looked at, session", row, s->holding, listed);
+    if (!listed && (n > 0 || (engine_row(e, row)->state != ROW_FREE &&
+                              k->pooled[engine_row(e, row)->pool_slot] > 0)))
+        fault(k, "nobody looks at the pool of session %u", row);
+}
+
+/* Whose a pool is; an orphan is one that somebody needs still. */
+static void check_pools(struct check *k)
+{
+    const struct engine *e = k->e;
+    uint32_t n_orphans = 0, n_wanting = 0, n_sated = 0;
+
+    count_pooled_cells(k);
+    for (uint32_t i = 0; i < e->n_pools; i++) {
+        uint16_t owner = REF_NOBODY;
+
+        for (uint32_t row = 0; row < e->n_rows; row++) {
+            const struct row *r = engine_row(e, (uint16_t)row);
+
+            if (r->state != ROW_FREE && r->pool_slot == i)
+                owner = (uint16_t)row;
+        }
+        same(k, "owner of pool", i, e->pools[i].owner, owner);
+        same(k, "cells that need pool", i, e->pools[i].refs, k->pooled[i]);
+        same(k, "is there, pool", i, ledger_pools(e->ledger)[i] != 0 || owner == REF_NOBODY, true);
+        if (ledger_pools(e->ledger)[i] != 0 && owner == REF_NOBODY && k->pooled[i] > 0)
+            n_orphans++;
+    }
+    for (uint32_t row = 0; row < e->n_rows; row++) {
+        check_holder(k, (uint16_t)row);
+        n_wanting += e->sessions[row].wants != 0;
+        n_sated += e->sessions[row].sated;
+    }
+    same(k, "n_orphans", 0, e->n_orphans, n_orphans);
+    same(k, "n_wanting", 0, e->n_wanting, n_wanting);
+    same(k, "n_sated", 0, e->n_sated, n_sated);
 }
 
 /* ---- The board ---- */
@@ -410,6 +496,8 @@ static void check_landing(struct check *k)
 
     if (bytes[0] != 0 || memcmp(bytes, bytes + 1, sizeof(k->e->landing->bytes) - 1) != 0)
         fault(k, "the landing is not clear");
+    same(k, "ends in the landing", 0, k->e->landing->n_ends, 0);
+    same(k, "places in the landing", 0, k->e->landing->n_returns, 0);
     same(k, "next age", 0, k->e->next_age >= k->e->ledger->header.committed, 1);
 }
 
@@ -421,13 +509,14 @@ const char *engine_fault(const struct engine *e)
         .reached = calloc(e->store.cell_pool.max, 1),
         .refs = calloc(e->store.cell_pool.max, sizeof(uint32_t)),
         .pins = calloc(e->store.cell_pool.max, sizeof(uint32_t)),
+        .pooled = calloc(e->n_pools, sizeof(uint32_t)),
     };
     static void (*const checks[])(struct check * k) = {
-        check_free_references, check_cells, check_lists, check_accounts,
-        check_timers,          check_kept,  check_board, check_landing,
+        check_free_references, check_cells, check_lists,   check_accounts, check_timers, check_kept,
+        check_pools,           check_board, check_landing,
     };
 
-    if (k.seen == NULL || k.reached == NULL || k.refs == NULL || k.pins == NULL)
+    if (k.seen == NULL || k.reached == NULL || k.refs == NULL || k.pins == NULL || k.pooled == NULL)
         fault(&k, "out of memory");
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]) && k.fault == NULL; i++)
         checks[i](&k); /* each relies on those before it */
@@ -435,6 +524,7 @@ const char *engine_fault(const struct engine *e)
     free(k.reached);
     free(k.refs);
     free(k.pins);
+    free(k.pooled);
     return k.fault;
 }
 
@@ -474,9 +564,11 @@ static void describe_session(FILE *out, const struct engine *e, uint16_t i,
     const struct row *row = engine_row(e, i);
 
     fprintf(out,
-            "row %u: state %u waiting %u answers %u bytes %llu map %llx filters %u charged %llu\n",
+            "row %u: state %u waiting %u answers %u bytes %llu map %llx filters %u charged %llu "
+            "held %u of %llu\n",
             i, row->state, s->n_waiting, s->n_answers, (unsigned long long)s->waiting_bytes,
-            (unsigned long long)s->waiting.map, s->n_filters, (unsigned long long)s->charged);
+            (unsigned long long)s->waiting.map, s->n_filters, (unsigned long long)s->charged,
+            s->n_held, (unsigned long long)s->held_bytes);
     if (row->state != ROW_FREE)
         fprintf(out, "  number %llu received %llu missed %llu short %d over %d\n",
                 (unsigned long long)row_number(row), (unsigned long long)row->received,
@@ -519,6 +611,11 @@ char *engine_describe(const struct engine *e)
     fprintf(out, "retained %u bytes %llu topics %x\n", e->n_retained,
             (unsigned long long)e->retained_bytes, kept);
     describe_list(out, e, REF_KEPT, REF_NOBODY, sorted);
+    for (uint32_t i = 0; i < e->n_pools; i++) {
+        if (ledger_pools(e->ledger)[i] != 0)
+            fprintf(out, "pool %u: owner %u needed by %u\n", i, e->pools[i].owner,
+                    e->pools[i].refs);
+    }
     fclose(out);
     free(sorted);
     return text;

@@ -24,6 +24,8 @@ static struct engine_settings settings_of(const struct rig_options *o)
         s.retained_size = 65536;
     if (s.max_subscriptions == 0)
         s.max_subscriptions = 100;
+    if (s.pool_max == 0)
+        s.pool_max = SEGMENTS_POOL;
     return s;
 }
 
@@ -69,6 +71,15 @@ static void draw_token(struct rig *r)
     r->engine.token_used = false;
 }
 
+/* The outboxes; pools are attached when they are asked for. */
+static void attach_outboxes(struct rig *r)
+{
+    for (uint16_t row = 0; row < r->engine.n_rows; row++) {
+        if (r->segments[row] != NULL && engine_row(&r->engine, row)->state != ROW_FREE)
+            engine_attach(&r->engine, row, r->segments[row]->outbox, NULL);
+    }
+}
+
 static int start(struct rig *r, uint64_t now)
 {
     int outcome = engine_init(&r->engine, &r->memory, &r->settings);
@@ -76,6 +87,7 @@ static int start(struct rig *r, uint64_t now)
     if (outcome < 0)
         return outcome;
     r->engine.now = now;
+    attach_outboxes(r);
     draw_token(r);
     outcome = life_start(&r->engine);
     if (outcome < 0)
@@ -92,8 +104,11 @@ int rig_init(struct rig *r, const struct rig_options *options)
     const struct rig_options *o = options != NULL ? options : &usual;
     int outcome;
 
-    *r = (struct rig){
-        .settings = settings_of(o), .width = or_normal(o->width, NORMAL_WIDTH), .next_inode = 1000};
+    *r = (struct rig){.settings = settings_of(o),
+                      .width = or_normal(o->width, NORMAL_WIDTH),
+                      .n_buffers = o->n_buffers,
+                      .next_inode = 1000,
+                      .next_copy = OUTBOX_COPIES};
     outcome = make_memory(r, o);
     if (outcome == 0)
         outcome = start(r, 1000 * RIG_SECOND);
@@ -114,6 +129,8 @@ void rig_deinit(struct rig *r)
         engine_deinit(&r->engine);
     for (uint32_t i = 0; i < RIG_ROWS; i++)
         close_queue(&r->queues[i]);
+    for (uint32_t i = 0; i < RIG_POOLS; i++)
+        segments_free(r->pools[i]);
     free(r->memory.ledger);
     free(r->memory.store);
     free(r->memory.board);
@@ -151,6 +168,12 @@ void rig_add(struct rig *r, const struct rig_message *m)
     const char *payload = m->payload != NULL ? m->payload : "";
     size_t size = m->payload_size != 0 ? m->payload_size : strlen(payload);
 
+    if (m->slot != NULL) {
+        r->envelope_size +=
+            wire_put_pooled(r->envelope + r->envelope_size, m->type, m->priority, m->flags,
+                            m->number, m->expiry, topic, strlen(topic), m->slot);
+        return;
+    }
     r->envelope_size +=
         wire_put_message(r->envelope + r->envelope_size, m->type, m->priority, m->flags, m->number,
                          m->expiry, topic, strlen(topic), payload, size);
@@ -244,8 +267,33 @@ void rig_register(struct rig *r, uint64_t nonce, const char *name, uint16_t flag
 
     begin(r, WIRE_NO_SESSION, no_token);
     r->envelope_size += wire_put_register(r->envelope + r->envelope_size, flags, nonce, 4711, 1,
-                                          name, strlen(name));
+                                          rig_pool_nonce(nonce), name, strlen(name));
     rig_send(r);
+}
+
+uint64_t rig_pool_nonce(uint64_t nonce)
+{
+    return nonce ^ UINT64_C(0xb001000000000000);
+}
+
+void rig_fetch(struct rig *r, uint16_t row, uint64_t name)
+{
+    rig_begin(r, row);
+    r->envelope_size += wire_put_fetch(r->envelope + r->envelope_size, name);
+    rig_send(r);
+}
+
+bool rig_publish_pooled(struct rig *r, uint16_t row, uint8_t priority, const char *topic,
+                        uint64_t payload)
+{
+    struct wire_slot slot;
+
+    if (!segments_put(r->segments[row], payload, SEGMENTS_PLACE, &slot))
+        return false;
+    rig_message(r, row,
+                &(struct rig_message){
+                    .type = WIRE_PUBLISH, .priority = priority, .topic = topic, .slot = &slot});
+    return true;
 }
 
 int rig_session(struct rig *r, const char *name)
@@ -269,16 +317,94 @@ int rig_session(struct rig *r, const char *name)
 
 /* ---- The shell's part ---- */
 
+static void wrong(struct rig *r, const char *what)
+{
+    if (r->fault == NULL)
+        r->fault = what;
+}
+
+struct segments *rig_pool(const struct rig *r, uint64_t nonce)
+{
+    for (uint32_t i = 0; i < RIG_POOLS; i++) {
+        if (r->pools[i] != NULL && r->pools[i]->nonce == nonce)
+            return r->pools[i];
+    }
+    return NULL;
+}
+
+/* Both segments of a session; the client makes its pool only after this, the broker never knows
+ * when. */
+static bool make_segments(struct rig *r, uint16_t row)
+{
+    const struct row *ours = engine_row(&r->engine, row);
+    uint32_t i = 0;
+
+    while (i < RIG_POOLS && r->pools[i] != NULL)
+        i++;
+    if (i == RIG_POOLS)
+        return false;
+    r->pools[i] = segments_new(ours->pool, ours->nonce, r->n_buffers);
+    r->segments[row] = r->pools[i];
+    return r->pools[i] != NULL;
+}
+
 static void make_session(struct rig *r, uint16_t row)
 {
+    if (r->n_buffers > 0 && !make_segments(r, row)) {
+        life_refused(&r->engine, row, WIRE_C_QUEUE_ERROR, 0, 0);
+        return;
+    }
     r->queues[row].open = true;
+    if (r->segments[row] != NULL)
+        engine_attach(&r->engine, row, r->segments[row]->outbox, NULL);
     life_made(&r->engine, row, r->next_inode++, RIG_DEPTH, r->width);
+}
+
+/* A pool's name goes, and with it what lies there: nobody may need it any more. */
+static void unlink_pool(struct rig *r, uint32_t slot)
+{
+    uint64_t nonce = ledger_pools(r->engine.ledger)[slot];
+
+    for (uint32_t i = 0; i < RIG_POOLS && nonce != 0; i++) {
+        if (r->pools[i] == NULL || r->pools[i]->nonce != nonce)
+            continue;
+        if (r->pools[i]->outbox != NULL)
+            wrong(r, "the pool of a session was unlinked");
+        else
+            r->pools[i] = segments_free(r->pools[i]);
+    }
+    pools_gone(&r->engine, slot);
 }
 
 static void remove_session(struct rig *r, uint16_t row)
 {
+    struct engine *e = &r->engine;
+
     close_queue(&r->queues[row]);
-    life_gone(&r->engine, row);
+    if (life_lingers(e, row))
+        return;
+    if (r->segments[row] != NULL)
+        segments_end(r->segments[row]);
+    r->segments[row] = NULL;
+    if (pools_orphan(e, row))
+        unlink_pool(r, engine_row(e, row)->pool_slot);
+    life_gone(e, row);
+}
+
+/* Payloads that are to be copied for who cannot map their pools. */
+static void lend(struct rig *r, uint16_t row)
+{
+    struct engine *e = &r->engine;
+    uint64_t name = e->sessions[row].fetch;
+    struct wire_slot slot;
+
+    e->sessions[row].fetch = 0;
+    if (!pools_holds(e, row, name, &slot)) {
+        pools_lend(e, row, WIRE_C_NO_COPY, name, 0, 0);
+        return;
+    }
+    pools_lend(e, row, WIRE_C_OK, name, r->next_copy, slot.size);
+    r->next_copy += slot.size;
 }
 
 void rig_carry_out(struct rig *r)
@@ -287,8 +413,27 @@ void rig_carry_out(struct rig *r)
 
     while (e->making.n > 0)
         make_session(r, e->making.rows[--e->making.n]);
+    while (e->fetching.n > 0)
+        lend(r, e->fetching.rows[--e->fetching.n]);
     while (e->leaving.n > 0)
         remove_session(r, e->leaving.rows[--e->leaving.n]);
+    while (e->unlinked.n > 0)
+        unlink_pool(r, e->unlinked.rows[--e->unlinked.n]);
+}
+
+static void attach_pool(struct rig *r, uint16_t row)
+{
+    if (r->segments[row] != NULL)
+        engine_attach(&r->engine, row, r->segments[row]->outbox, r->segments[row]->pool);
+}
+
+void rig_collect(struct rig *r)
+{
+    const struct rows *holders = &r->engine.holders;
+
+    for (uint32_t i = 0; i < holders->n; i++)
+        attach_pool(r, holders->rows[i]);
+    pools_collect(&r->engine);
 }
 
 bool rig_queue_put(struct rig *r, uint16_t row, const struct pump_batch *batch)
@@ -319,15 +464,29 @@ static void send_batch(struct rig *r, uint16_t row, const struct pump_batch *bat
         pump_full(&r->engine, row);
 }
 
+/* What the pump asked for: the session's pool, and memory behind one more buffer. */
+static void provide(struct rig *r, uint16_t row)
+{
+    segments_grow(r->segments[row]);
+    attach_pool(r, row);
+}
+
+static bool is_final(int outcome)
+{
+    return outcome == PUMP_NOTHING || outcome == PUMP_BLOCKED;
+}
+
 int rig_pump(struct rig *r, uint16_t row)
 {
     struct rig_queue *q = &r->queues[row];
     struct pump_batch batch;
     int outcome;
 
-    while ((outcome = pump_next(&r->engine, row, &batch)) == PUMP_BATCH || outcome == PUMP_ASK) {
+    while (!is_final(outcome = pump_next(&r->engine, row, &batch))) {
         if (outcome == PUMP_ASK)
             pump_room(&r->engine, row, RIG_DEPTH - q->n);
+        else if (outcome == PUMP_WANTS_POOL)
+            provide(r, row);
         else
             send_batch(r, row, &batch);
     }
@@ -339,6 +498,7 @@ void rig_turn(struct rig *r)
 {
     struct rows *touched = &r->engine.touched;
 
+    rig_collect(r);
     rig_carry_out(r);
     while (touched->n > 0) {
         uint16_t row = touched->rows[0];
@@ -378,6 +538,52 @@ int rig_highest(const struct rig *r, uint16_t row)
     return best < 0 ? -1 : r->queues[row].batches[best].level;
 }
 
+/* Is it a batch that says where the batch is? */
+static bool is_boxed(const struct wire_batch *batch, struct wire_frame *boxed)
+{
+    return batch->size == WIRE_BOXED_SIZE &&
+           wire_get_delivery(batch->frames, batch->size, boxed) == WIRE_OK &&
+           boxed->type == WIRE_BOXED;
+}
+
+/* Take the batch out of its buffer, also if it is a repeat and nobody looks at it. */
+static void unbox(struct rig *r, uint16_t row, const struct wire_frame *boxed)
+{
+    struct rig_queue *q = &r->queues[row];
+    uint32_t size = boxed->boxed_size;
+    uint8_t *bytes = segments_unbox(r->segments[row], boxed, q->header.number);
+
+    if (bytes == NULL)
+        abort(); /* there is no such buffer */
+    free(q->current.bytes);
+    q->current.bytes = bytes;
+    q->current.size = size;
+    q->n_boxed++;
+}
+
+/* The one that is to be read, from here on: out of its box, if it is in one, under the number that
+ * its queue message has. */
+static void open_batch(struct rig *r, uint16_t row)
+{
+    struct rig_queue *q = &r->queues[row];
+    uint64_t number;
+    struct wire_frame boxed;
+    bool known;
+
+    if (wire_get_batch(q->current.bytes, q->current.size, &q->header) != WIRE_OK)
+        abort(); /* the broker wrote it */
+    number = q->header.number;
+    known = number <= q->seen[q->header.level];
+    if (!is_boxed(&q->header, &boxed))
+        return;
+    unbox(r, row, &boxed);
+    if (known)
+        q->header.size = 0; /* what lies there may be another's by now */
+    else if (wire_get_batch(q->current.bytes, q->current.size, &q->header) != WIRE_OK ||
+             q->header.number != number)
+        wrong(r, "a buffer has not the batch that its queue message says");
+}
+
 /* Take the first of the highest out of the queue, as mq_receive would; who waits for room hears of
  * it. */
 static bool receive(struct rig *r, uint16_t row)
@@ -394,8 +600,7 @@ static bool receive(struct rig *r, uint16_t row)
         q->batches[i] = q->batches[i + 1];
     q->batches[q->n] = (struct rig_batch){0};
     q->at = 0;
-    if (wire_get_batch(q->current.bytes, q->current.size, &q->header) != WIRE_OK)
-        abort(); /* the broker wrote it */
+    open_batch(r, row);
     if (q->armed)
         pump_edge(&r->engine, row);
     q->armed = false;
@@ -440,6 +645,26 @@ uint32_t rig_drain(struct rig *r, uint16_t row)
     while (rig_read(r, row, &f))
         n++;
     return n;
+}
+
+uint64_t rig_payload(struct rig *r, const struct wire_frame *f)
+{
+    struct segments *s = rig_pool(r, f->slot.pool);
+
+    if (s != NULL && (f->flags & WIRE_F_POOLED) != 0)
+        return segments_payload(s, &f->slot);
+    wrong(r, "a message names a pool that is not there any more");
+    return 0;
+}
+
+void rig_release(struct rig *r, uint16_t row, uint64_t name)
+{
+    segments_release(r->segments[row], name);
+}
+
+uint32_t rig_look(struct rig *r, uint16_t row)
+{
+    return segments_look(r->segments[row]);
 }
 
 int rig_posted(const struct rig *r, uint64_t nonce)

@@ -13,13 +13,17 @@
 
 #include "broker/engine.h"
 #include "broker/life.h"
+#include "broker/pools.h"
 #include "broker/pump.h"
 #include "broker/route.h"
+#include "tests/support/segments.h"
 
 enum {
     RIG_ROWS = 16, /* at most */
     RIG_DEPTH = 10,
     RIG_FRAME_MAX = 1240,
+    RIG_BUFFERS = RIG_DEPTH + 2,
+    RIG_POOLS = 256, /* that can be there at once */
 };
 
 #define RIG_SECOND UINT64_C(1000000000)
@@ -31,6 +35,7 @@ struct rig_options {
     uint32_t n_references; /* 4,096 */
     uint32_t n_cells;      /* 4,096: with 8 rows a window of 65,536 bytes */
     uint32_t width;        /* of reply queues: 1,280 */
+    uint32_t n_buffers;    /* of outboxes, at most; 0: there are neither outboxes nor pools */
     struct engine_settings settings;
 };
 
@@ -49,10 +54,11 @@ struct rig_queue {
     uint32_t refuse;                     /* so many sends find it full, whatever it holds */
 
     uint64_t seen[WIRE_LEVELS + 1]; /* number of the last batch read at each kernel priority (K3) */
-    struct rig_batch current;       /* the batch that is being read */
+    struct rig_batch current;       /* the batch that is being read, out of its box */
     struct wire_batch header;       /* … its header; valid once one was read */
     size_t at;                      /* … how far it is read */
     uint32_t n_repeats;             /* batches dropped by their number */
+    uint32_t n_boxed;               /* batches that came by the outbox */
 };
 
 struct rig {
@@ -60,9 +66,14 @@ struct rig {
     struct engine_memory memory;
     struct engine_settings settings;
     uint32_t width;
+    uint32_t n_buffers;
     uint64_t next_nonce;
     uint64_t next_inode;
+    uint64_t next_copy; /* offset of the next payload that is lent */
     struct rig_queue queues[RIG_ROWS];
+    struct segments *segments[RIG_ROWS]; /* of the row's session; NULL: there is none */
+    struct segments *pools[RIG_POOLS];   /* all whose names are there, or whose sessions are */
+    const char *fault; /* what the shell or a client saw that cannot be; NULL: nothing */
     uint8_t envelope[WIRE_QUEUE_MAX]; /* that is being built */
     size_t envelope_size;
 };
@@ -77,6 +88,7 @@ struct rig_message {
     const char *topic;
     const char *payload; /* NUL-terminated; of `payload_size` bytes if that is not 0 */
     size_t payload_size;
+    const struct wire_slot *slot; /* POOLED: where the payload lies instead */
 };
 
 /* Zero options, or NULL, for the usual ones. An engine over fresh memory, started. 0 or -ENOMEM. */
@@ -109,19 +121,31 @@ void rig_reply(struct rig *r, uint16_t row, uint64_t name, const char *payload);
 void rig_subscribe(struct rig *r, uint16_t row, const char *filter); /* number 0, no kept ones */
 void rig_bye(struct rig *r, uint16_t row);
 void rig_register(struct rig *r, uint64_t nonce, const char *name, uint16_t flags);
+void rig_fetch(struct rig *r, uint16_t row, uint64_t name);
+
+/* The nonce of the pool that rig_register() names. */
+uint64_t rig_pool_nonce(uint64_t nonce);
+
+/* Put a payload, any word, into the session's pool and publish it. False: its pool is full. */
+bool rig_publish_pooled(struct rig *r, uint16_t row, uint8_t priority, const char *topic,
+                        uint64_t payload);
 
 /* A session by this name ("": without): registered, made, its WELCOME read. Its row, or -1. */
 int rig_session(struct rig *r, const char *name);
 
 /* ---- The shell's part ---- */
 
-/* Make and remove the queues of sessions that came and went. */
+/* Make and remove the queues and segments of sessions that came and went, copy what is to be lent.
+ */
 void rig_carry_out(struct rig *r);
+
+/* Read the release rings. */
+void rig_collect(struct rig *r);
 
 /* Send what there is for one session, as far as its queue has room. The outcome that ended it. */
 int rig_pump(struct rig *r, uint16_t row);
 
-/* Both of that: all that a turn does after its intake. */
+/* All of that: what a turn does after its intake. */
 void rig_turn(struct rig *r);
 
 /* A death that has been seen, and its effect. */
@@ -142,6 +166,18 @@ uint32_t rig_drain(struct rig *r, uint16_t row);
 
 /* The highest kernel priority that stands in the queue; -1: it is empty. */
 int rig_highest(const struct rig *r, uint16_t row);
+
+/* The word that lies where a pooled message says; 0, and a fault: nothing can lie there. */
+uint64_t rig_payload(struct rig *r, const struct wire_frame *f);
+
+/* Give a pooled message back. */
+void rig_release(struct rig *r, uint16_t row, uint64_t name);
+
+/* Take the places that came back. Returns how many are free again by it. */
+uint32_t rig_look(struct rig *r, uint16_t row);
+
+/* The pool of this nonce, while its name or its session is there; NULL: it is not. */
+struct segments *rig_pool(const struct rig *r, uint64_t nonce);
 
 /* The code of the newest posting for a nonce; -1: there is none. */
 int rig_posted(const struct rig *r, uint64_t nonce);
