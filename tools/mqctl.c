@@ -41,8 +41,9 @@ static const struct options_entry cleanup_entries[] = {
 static const struct options_program cleanup_program = {
     .name = "mqctl cleanup",
     .usage = "[--dry-run] [--force] [--instance NAME]",
-    .purpose = "Remove the queues and the shared memory that a dead broker left, with the\n"
-               "messages in them. A broker that is started again takes them over instead, and\n"
+    .purpose = "Remove the queues and the shared memory that a dead broker left, and its\n"
+               "clients' for large messages, with all that is in them. A broker that is started "
+               "again takes them over instead, and\n"
                "loses nothing.",
     .entries = cleanup_entries,
     .more = "Exit status: 0 nothing is left, 1 error (such as: the broker lives), 2 wrong\n"
@@ -227,9 +228,9 @@ static void remove_one(struct cleanup *c, const struct kind *kind, const char *n
     c->removed++;
 }
 
-/* Is this file name that of a reply queue of the instance: its name, a dot, 16 hexadecimal digits.
- */
-static bool is_reply_queue(const char *file, const char *instance)
+/* Is this file name that of an object of a session of the instance: the instance's, a dot, a nonce
+ * in 16 hexadecimal digits, and `suffix`. */
+static bool is_of_session(const char *file, const char *instance, const char *suffix)
 {
     char name[NAMES_MAX];
     size_t lead;
@@ -237,9 +238,11 @@ static bool is_reply_queue(const char *file, const char *instance)
     names_request_queue(name, instance);
     lead = strlen(name + 1);
     return strncmp(file, name + 1, lead) == 0 && file[lead] == '.' &&
-           strlen(file + lead + 1) == 16 && strspn(file + lead + 1, "0123456789abcdef") == 16;
+           strspn(file + lead + 1, "0123456789abcdef") == 16 &&
+           strcmp(file + lead + 1 + 16, suffix) == 0;
 }
 
+/* Is it a reply queue that the board names? */
 static bool on_board(const struct snapshot *snapshot, const char *file, const char *instance)
 {
     char name[NAMES_MAX];
@@ -252,28 +255,38 @@ static bool on_board(const struct snapshot *snapshot, const char *file, const ch
     return false;
 }
 
+/* Remove what a folder of the system shows of the instance's sessions, and the board does not name.
+ */
+static void remove_listed(struct cleanup *c, const char *path, const struct kind *kind,
+                          const char *suffix)
+{
+    DIR *folder = opendir(path);
+    struct dirent *entry;
+
+    while (folder != NULL && (entry = readdir(folder)) != NULL) {
+        char name[NAMES_MAX];
+
+        if (!is_of_session(entry->d_name, c->instance, suffix) ||
+            on_board(&c->snapshot, entry->d_name, c->instance))
+            continue;
+        snprintf(name, sizeof name, "/%.*s", NAMES_MAX - 2, entry->d_name);
+        remove_one(c, kind, name);
+    }
+    if (folder != NULL)
+        closedir(folder);
+}
+
 /* The board names the queues; where the queues can be listed, one that it does not name is found as
  * well. */
 static void remove_reply_queues(struct cleanup *c)
 {
-    DIR *folder;
-    struct dirent *entry;
     char name[NAMES_MAX];
 
     for (size_t i = 0; i < c->snapshot.n_clients; i++) {
         names_reply_queue(name, c->instance, c->snapshot.clients[i].info.nonce);
         remove_one(c, &queues, name);
     }
-    folder = opendir("/dev/mqueue");
-    if (folder == NULL)
-        return;
-    while ((entry = readdir(folder)) != NULL)
-        if (is_reply_queue(entry->d_name, c->instance) &&
-            !on_board(&c->snapshot, entry->d_name, c->instance)) {
-            snprintf(name, sizeof name, "/%.*s", NAMES_MAX - 2, entry->d_name);
-            remove_one(c, &queues, name);
-        }
-    closedir(folder);
+    remove_listed(c, "/dev/mqueue", &queues, "");
 }
 
 static void remove_all(struct cleanup *c)
@@ -281,6 +294,8 @@ static void remove_all(struct cleanup *c)
     char name[NAMES_MAX];
 
     remove_reply_queues(c);
+    remove_listed(c, "/dev/shm", &segments, ".outbox");
+    remove_listed(c, "/dev/shm", &segments, ".pool");
     names_request_queue(name, c->instance);
     remove_one(c, &queues, name);
     names_urgent_queue(name, c->instance);

@@ -1,8 +1,8 @@
 /* Starts, watches and ends a broker.
  *
  * It serves when its board says so under its own pid: that is the last thing it does before its
- * loop. What it leaves is asked of the kernel by name: the names of all its objects follow from the
- * instance, but for the reply queues', whose nonces stand on the board; so these are noted before
+ * loop. What it leaves is looked for in /dev/shm; but queues can rarely be listed, so they are
+ * asked for by name, and the nonces of the reply queues, which stand on the board, are noted before
  * anything ends. */
 #include "tests/support/daemon.h"
 
@@ -255,46 +255,86 @@ bool daemon_has_queue(const struct daemon *d, uint64_t nonce)
     return queue_exists(name);
 }
 
-static bool segment_exists(const char *name)
-{
-    int fd = shm_open(name, O_RDONLY | O_CLOEXEC, 0);
-
-    if (fd >= 0)
-        close(fd);
-    return fd >= 0 || errno != ENOENT;
-}
-
 /* ---- What is left ---- */
 
-/* Its queues and segments, one after the other: `i` from 0 on. False: that was all. */
-static bool nth_name(const struct daemon *d, unsigned i, char name[NAMES_MAX], bool *is_queue)
+/* Its queues, one after the other: `i` from 0 on. False: that was all. */
+static bool nth_queue(const struct daemon *d, unsigned i, char name[NAMES_MAX])
 {
-    void (*const queues[])(char[NAMES_MAX], const char *) = {names_request_queue,
-                                                             names_urgent_queue};
-    void (*const segments[])(char[NAMES_MAX], const char *) = {names_board, names_ledger,
-                                                               names_store};
-
-    *is_queue = i < 2 || i >= 5;
-    if (i < 2)
-        queues[i](name, d->instance);
-    else if (i < 5)
-        segments[i - 2](name, d->instance);
-    else if (i - 5 < d->n_nonces)
-        names_reply_queue(name, d->instance, d->nonces[i - 5]);
+    if (i == 0)
+        names_request_queue(name, d->instance);
+    else if (i == 1)
+        names_urgent_queue(name, d->instance);
+    else if (i - 2 < d->n_nonces)
+        names_reply_queue(name, d->instance, d->nonces[i - 2]);
     else
         return false;
     return true;
 }
 
+/* Is this file one of its segments: the board, or with a dot and more behind that name? */
+static bool is_segment(const struct daemon *d, const char *file)
+{
+    char board[NAMES_MAX];
+    size_t lead;
+
+    names_board(board, d->instance);
+    lead = strlen(board + 1);
+    return strncmp(file, board + 1, lead) == 0 && (file[lead] == '\0' || file[lead] == '.');
+}
+
+static bool ends_in(const char *text, const char *end)
+{
+    size_t n = strlen(text);
+
+    return n >= strlen(end) && strcmp(text + n - strlen(end), end) == 0;
+}
+
+/* Its segments whose names end so; each is given to `visit`, which may be NULL. */
+static unsigned visit_segments(const struct daemon *d, const char *end,
+                               void (*visit)(const char *name))
+{
+    DIR *directory = opendir("/dev/shm");
+    const struct dirent *entry;
+    unsigned n = 0;
+
+    assert_non_null(directory);
+    while ((entry = readdir(directory)) != NULL) {
+        char name[NAMES_MAX];
+
+        if (!is_segment(d, entry->d_name) || !ends_in(entry->d_name, end))
+            continue;
+        n++;
+        snprintf(name, sizeof(name), "/%.*s", NAMES_MAX - 2, entry->d_name);
+        if (visit != NULL)
+            visit(name);
+    }
+    closedir(directory);
+    return n;
+}
+
+unsigned daemon_segments(const struct daemon *d, const char *end)
+{
+    return visit_segments(d, end, NULL);
+}
+
+static void say_left(const char *name)
+{
+    fprintf(stderr, "left behind: segment %s\n", name);
+}
+
+static void unlink_segment(const char *name)
+{
+    shm_unlink(name);
+}
+
 bool daemon_is_gone(const struct daemon *d)
 {
     char name[NAMES_MAX];
-    bool is_queue;
-    bool gone = true;
+    bool gone = visit_segments(d, "", say_left) == 0;
 
-    for (unsigned i = 0; nth_name(d, i, name, &is_queue); i++) {
-        if (is_queue ? queue_exists(name) : segment_exists(name)) {
-            fprintf(stderr, "left behind: %s %s\n", is_queue ? "queue" : "segment", name);
+    for (unsigned i = 0; nth_queue(d, i, name); i++) {
+        if (queue_exists(name)) {
+            fprintf(stderr, "left behind: queue %s\n", name);
             gone = false;
         }
     }
@@ -304,14 +344,10 @@ bool daemon_is_gone(const struct daemon *d)
 static void remove_all(const struct daemon *d)
 {
     char name[NAMES_MAX];
-    bool is_queue;
 
-    for (unsigned i = 0; nth_name(d, i, name, &is_queue); i++) {
-        if (is_queue)
-            mq_unlink(name);
-        else
-            shm_unlink(name);
-    }
+    for (unsigned i = 0; nth_queue(d, i, name); i++)
+        mq_unlink(name);
+    visit_segments(d, "", unlink_segment);
 }
 
 /* ---- End ---- */

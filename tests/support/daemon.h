@@ -86,6 +86,9 @@ void daemon_note_queues(struct daemon *d);
  * Says on standard error what is. */
 bool daemon_is_gone(const struct daemon *d);
 
+/* How many segments it has whose names end so: ".outbox", ".pool". */
+unsigned daemon_segments(const struct daemon *d, const char *end);
+
 /* Is a reply queue there? */
 bool daemon_has_queue(const struct daemon *d, uint64_t nonce);
 
