@@ -57,6 +57,7 @@ static int broker_open(struct carrier *carrier, struct crew *crew)
         return -1;
     }
     carrier->hub = daemon->pid;
+    carrier->starting = daemon->starting;
     crew_watch(crew, "the broker", daemon->pidfd);
     return 0;
 }

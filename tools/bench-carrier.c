@@ -16,11 +16,19 @@ static unsigned n_filters(const struct bench_options *options, const struct benc
     return 0;
 }
 
+static const struct carrier_kind *kind_of(const struct bench_way *way)
+{
+    if (way->carrier != NULL) {
+        return way->carrier;
+    }
+    return way->bare ? &carrier_queues : &carrier_broker;
+}
+
 int carrier_open(struct carrier *carrier, struct crew *crew, const struct bench_options *options,
                  const struct bench_way *way, const unsigned *channels, unsigned n_receivers)
 {
     *carrier = (struct carrier){
-        .kind = way->bare ? &carrier_queues : &carrier_broker,
+        .kind = kind_of(way),
         .options = options,
         .way = way,
         .n_receivers = n_receivers,

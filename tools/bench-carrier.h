@@ -3,7 +3,7 @@
  *
  * Messages go to *channels*, small numbers; each receiver listens to one, and each receiver of a
  * channel gets every message sent to it. Where a way has filters, receivers listen to all channels
- * there are; the kind through a broker alone can do that. Two kinds: through a broker
+ * there are; the kind through a broker alone can do that. Two kinds are here: through a broker
  * (bench-broker.c), and through a relay process between bare kernel queues (bench-queues.c), which
  * does the least that a broker could do: take a queue message, look where it goes, put it there. */
 #ifndef MQBROKER_TOOLS_BENCH_CARRIER_H
@@ -40,6 +40,7 @@ struct carrier {
     unsigned n_channels;
     unsigned n_filters; /* of each receiver; 0: it listens to its channel */
     pid_t hub;          /* the broker, or the relay */
+    uint64_t starting;  /* ns from the hub's start until it could be used; 0: unknown */
     void *state;        /* the kind's */
 };
 
@@ -69,6 +70,11 @@ struct carrier_kind {
     int (*send)(struct carrier_end *end, unsigned channel, const void *bytes, size_t size,
                 unsigned priority);
     int (*flush)(struct carrier_end *end);
+    /* Memory for the payload of the next message to that channel, and to send it without a copy.
+     * NULL: it has none to lend. */
+    int (*loan)(struct carrier_end *end, unsigned channel, size_t size, void **bytes);
+    int (*send_loan)(struct carrier_end *end, unsigned channel, void *bytes, size_t size,
+                     unsigned priority);
     int (*receive)(struct carrier_end *end, struct carrier_message *message);
     void (*leave)(struct carrier_end *end);
     size_t (*payload_max)(const struct carrier_end *end);
@@ -99,6 +105,17 @@ static inline int carrier_send(struct carrier_end *end, unsigned channel, const 
 static inline int carrier_flush(struct carrier_end *end)
 {
     return end->carrier->kind->flush(end);
+}
+
+static inline int carrier_loan(struct carrier_end *end, unsigned channel, size_t size, void **bytes)
+{
+    return end->carrier->kind->loan(end, channel, size, bytes);
+}
+
+static inline int carrier_send_loan(struct carrier_end *end, unsigned channel, void *bytes,
+                                    size_t size, unsigned priority)
+{
+    return end->carrier->kind->send_loan(end, channel, bytes, size, priority);
 }
 
 /* Wait for the next message; it is valid until the next call. */

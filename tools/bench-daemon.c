@@ -176,6 +176,8 @@ int daemon_start(struct daemon *daemon, const char *program, int poll_usec)
     }
     snprintf(daemon->instance, sizeof daemon->instance, "bench-%ld-%u", (long)parent, serial++);
     fflush(NULL);
+
+    uint64_t began = bench_now();
     daemon->pid = fork();
     if (daemon->pid == 0) {
         become(program, daemon->instance, config_fd, parent);
@@ -195,6 +197,7 @@ int daemon_start(struct daemon *daemon, const char *program, int poll_usec)
         daemon_stop(daemon);
         return -1;
     }
+    daemon->starting = bench_now() - began;
     return 0;
 }
 

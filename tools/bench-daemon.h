@@ -4,6 +4,7 @@
 #define MQBROKER_TOOLS_BENCH_DAEMON_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "libclient/names.h"
@@ -12,7 +13,8 @@ struct daemon {
     char instance[NAMES_INSTANCE_MAX + 1];
     pid_t pid;
     int pidfd;
-    bool ours; /* a private one */
+    bool ours;         /* a private one */
+    uint64_t starting; /* ns from its start until it took a client; 0: it ran already */
 };
 
 #define DAEMON_NONE ((struct daemon){.pidfd = -1})

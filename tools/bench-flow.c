@@ -15,7 +15,8 @@
 
 enum {
     PRIORITY = 8,
-    CLOCK_EVERY = 64, /* messages between two looks at the clock */
+    CLOCK_EVERY = 64,         /* messages between two looks at the clock … */
+    CLOCK_ALWAYS_FROM = 4096, /* … unless they are so large that a look is nothing beside them */
 };
 
 const struct bench_figure flow_figures[FLOW_N_FIGURES] = {
@@ -93,9 +94,29 @@ union outcome {
 
 /* ---- publisher ---- */
 
+/* Send one: copied out of `payload`, or written into memory on loan. */
+static int publish_one(struct carrier_end *end, const struct run *run, unsigned channel,
+                       unsigned char *payload, const struct stream_head *head)
+{
+    size_t size = run->options->size;
+
+    if (run->way->loan) {
+        void *bytes;
+
+        if (carrier_loan(end, channel, size, &bytes) < 0) {
+            return -1;
+        }
+        stream_mark(bytes, size, head);
+        return carrier_send_loan(end, channel, bytes, size, PRIORITY);
+    }
+    stream_stamp(payload, head);
+    return carrier_send(end, channel, payload, size, PRIORITY);
+}
+
 static int publish_all(struct carrier_end *end, const struct run *run, unsigned char *payload,
                        struct stream *stream, struct published *published)
 {
+    unsigned clock_every = run->options->size < CLOCK_ALWAYS_FROM ? CLOCK_EVERY : 1;
     struct usage from = usage_of(0);
     unsigned n_channels = run->carrier.n_filters > 0 ? run->carrier.n_channels : 1;
     unsigned channel = 0;
@@ -103,12 +124,11 @@ static int publish_all(struct carrier_end *end, const struct run *run, unsigned 
     do {
         bool was_measuring = stream->measuring;
 
-        stream_next(stream, published->messages % CLOCK_EVERY == 0 ? bench_now() : 0);
+        stream_next(stream, published->messages % clock_every == 0 ? bench_now() : 0);
         if (stream->measuring && !was_measuring) {
             from = usage_of(0);
         }
-        stream_stamp(payload, &stream->head);
-        if (carrier_send(end, channel, payload, run->options->size, PRIORITY) < 0) {
+        if (publish_one(end, run, channel, payload, &stream->head) < 0) {
             return -1;
         }
         channel = channel + 1 < n_channels ? channel + 1 : 0;

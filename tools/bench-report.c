@@ -220,12 +220,17 @@ static json_t *ratios_of(const struct bench_result *result)
     return ratios;
 }
 
+json_t *report_object(const struct bench_result *result)
+{
+    return json_pack("{s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:I}", "schema", 1, "version",
+                     mqc_version(), "mode", result->mode->name, "machine", machine_of(), "options",
+                     options_of(result->options), "ways", ways_of(result), "ratios",
+                     ratios_of(result), "faults", (json_int_t)bench_faults(result));
+}
+
 int report_json(const struct bench_result *result, FILE *out)
 {
-    json_t *whole = json_pack(
-        "{s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:I}", "schema", 1, "version", mqc_version(), "mode",
-        result->mode->name, "machine", machine_of(), "options", options_of(result->options), "ways",
-        ways_of(result), "ratios", ratios_of(result), "faults", (json_int_t)bench_faults(result));
+    json_t *whole = report_object(result);
 
     if (whole == NULL) {
         return bench_fail("out of memory");

@@ -98,6 +98,12 @@ void stream_stamp(unsigned char *payload, const struct stream_head *head)
     memcpy(payload, head, sizeof *head);
 }
 
+void stream_mark(unsigned char *payload, size_t size, const struct stream_head *head)
+{
+    payload[size - 1] = pattern_of(head->sender);
+    memcpy(payload, head, sizeof *head);
+}
+
 int stream_read(struct stream_head *head, const void *payload, size_t size)
 {
     if (size < sizeof *head) {

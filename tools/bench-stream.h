@@ -53,6 +53,10 @@ void stream_cut(struct stream *stream);
 void stream_fill(unsigned char *payload, size_t size, unsigned sender);
 void stream_stamp(unsigned char *payload, const struct stream_head *head);
 
+/* Both at once, for a payload that is not used again: the head, and the one byte that a tally looks
+ * at besides. */
+void stream_mark(unsigned char *payload, size_t size, const struct stream_head *head);
+
 /* Take the head out of a payload. Returns 0, or -1 with bench_error() if it is too short. */
 int stream_read(struct stream_head *head, const void *payload, size_t size);
 

@@ -74,11 +74,15 @@ struct bench_figure {
     enum bench_fold fold;
 };
 
+struct carrier_kind;
+
 struct bench_way {
     const char *key;  /* in JSON */
     const char *name; /* in the table */
     bool bare; /* over bare kernel queues, instead of through the broker; only with --baseline */
-    enum bench_choice batch; /* unsaid: it makes no difference here */
+    const struct carrier_kind *carrier; /* NULL: through the broker, or bare */
+    bool loan;                          /* payloads are written in place, in memory on loan */
+    enum bench_choice batch;            /* unsaid: it makes no difference here */
     enum bench_wait wait;
     bool flood;                 /* mode priority */
     enum bench_filters filters; /* mode filters */
