@@ -1,7 +1,7 @@
 /* The two segments of a session, pool and outbox, in plain memory; and what an honest client does
  * with them (PROTOCOL.md section 11).
  *
- * A pool here has a few dozen places of one size, and a payload is one word: who reads a place
+ * A pool here has as many places as one may have, all of one size, and a payload is one word: who reads a place
  * reads what its owner put there last, so a place that was given out again too early shows itself.
  * Nothing here asserts; what is wrong is counted in `fault`, and a test looks at that. */
 #ifndef MQBROKER_TESTS_SUPPORT_SEGMENTS_H
@@ -16,8 +16,8 @@
 #include "libclient/wire.h"
 
 enum {
-    SEGMENTS_PLACES = 48,
-    SEGMENTS_PLACE = 4096, /* bytes from one to the next */
+    SEGMENTS_PLACES = POOL_SLOTS,
+    SEGMENTS_PLACE = 1024, /* bytes from one to the next */
     SEGMENTS_POOL = POOL_PAYLOADS + SEGMENTS_PLACES * SEGMENTS_PLACE,
 };
 
