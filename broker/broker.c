@@ -353,6 +353,7 @@ int broker_new(struct broker **out, const char *instance, const struct config *c
         return r;
     }
     show_limits(b);
+    shares_show(b);
     show_state(b, BOARD_RUNNING);
     *out = b;
     return 0;

@@ -100,16 +100,21 @@ void peer_close(struct broker *b, struct peer *peer)
     close_queue(b, peer);
 }
 
+static void log_refusal(struct broker *b, const struct row *row, const char *why)
+{
+    log_limited(&b->refusal_limit, b->engine.now, CONFIG_LOG_WARNING,
+                "refused a client (%s, pid %" PRIu32 "): %s",
+                row->name[0] != '\0' ? row->name : "without a name", row->pid, why);
+}
+
 static void refuse(struct broker *b, uint16_t i, int error)
 {
     struct engine *e = &b->engine;
     const struct row *row = engine_row(e, i);
     uint64_t limit = b->plan.limits.queue_bytes;
     uint32_t bytes = (uint32_t)queue_bytes(b->plan.reply_depth, PLAN_REPLY_MIN);
-    const char *name = row->name[0] != '\0' ? row->name : "without a name";
 
-    log_limited(&b->refusal_limit, e->now, CONFIG_LOG_WARNING,
-                "refused a client (%s, pid %" PRIu32 "): %s", name, row->pid,
+    log_refusal(b, row,
                 error == -EMFILE ? "no queue memory left; see mqbroker --limits"
                                  : strerror(-error));
     if (error == -EMFILE)
@@ -120,6 +125,14 @@ static void refuse(struct broker *b, uint16_t i, int error)
         life_refused(e, i, WIRE_C_NO_SUCH_PROCESS, row->pid, 0);
     else
         life_refused(e, i, WIRE_C_QUEUE_ERROR, (uint32_t)-error, 0);
+}
+
+/* The same for want of an outbox. */
+static void refuse_outbox(struct broker *b, uint16_t i, int error)
+{
+    log_refusal(b, engine_row(&b->engine, i),
+                error == -ENOSPC ? "/dev/shm is full" : strerror(-error));
+    life_refused(&b->engine, i, WIRE_C_QUEUE_ERROR, (uint32_t)-error, 0);
 }
 
 /* As planned; where others have taken the room, narrower rather than not at all. */
@@ -159,11 +172,15 @@ void peer_make(struct broker *b, uint16_t i)
         r = make_reply_queue(b, peer, engine_row(e, i));
     if (r == 0)
         r = loop_add(&b->loop, &peer->queue_source, (int)peer->queue.mqd, 0, on_edge);
-    if (r == 0)
-        r = share_make(b, i);
     if (r < 0) {
         take_back(b, peer);
         refuse(b, i, r);
+        return;
+    }
+    r = share_make(b, i);
+    if (r < 0) {
+        take_back(b, peer);
+        refuse_outbox(b, i, r);
         return;
     }
     shell_show_queue(&board_row(e->board, i)->queue, &peer->queue);

@@ -268,6 +268,17 @@ void shares_check(struct broker *b)
         retry(b);
 }
 
+void shares_show(struct broker *b)
+{
+    const struct engine *e = &b->engine;
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < e->n_pools; i++)
+        n += ledger_pools(e->ledger)[i] != 0;
+    board_set(&e->board->pools, n);
+    board_set(&e->board->orphans, e->n_orphans);
+}
+
 /* ---- The end ---- */
 
 static void unlink_pool(struct broker *b, uint32_t slot)

@@ -42,6 +42,9 @@ void shares_collect(struct broker *b);
 /* What is due: what share_try_later() put off, and the end of sessions whose pools were cut off. */
 void shares_check(struct broker *b);
 
+/* How many pools there are, on the board: whenever sessions have come or gone. */
+void shares_show(struct broker *b);
+
 /* Unlink the pools of ended sessions that nothing needs any more (engine.unlinked). */
 void shares_unlink(struct broker *b);
 

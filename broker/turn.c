@@ -144,11 +144,14 @@ static void carry_out(struct broker *b)
 {
     struct engine *e = &b->engine;
 
+    if (e->making.n == 0 && e->leaving.n == 0 && e->unlinked.n == 0)
+        return;
     while (e->making.n > 0)
         peer_make(b, e->making.rows[--e->making.n]);
     while (e->leaving.n > 0)
         peer_remove(b, e->leaving.rows[--e->leaving.n]);
     shares_unlink(b);
+    shares_show(b);
 }
 
 /* Returns whether there was anything to do. */
