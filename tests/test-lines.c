@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -25,7 +26,10 @@ static int setup(void **state)
     struct fixture *f = calloc(1, sizeof *f);
 
     *state = f;
-    return f == NULL || pipe(f->pipe) < 0 || lines_init(&f->lines, f->pipe[0], LIMIT) < 0 ? -1 : 0;
+    if (f == NULL || pipe(f->pipe) < 0)
+        return -1;
+    lines_init(&f->lines, f->pipe[0], LIMIT);
+    return 0;
 }
 
 static int teardown(void **state)
@@ -149,12 +153,39 @@ static void a_line_without_end_is_too_long_before_it_ends(void **state)
     assert_int_equal(f->lines.number, 1);
 }
 
+static void a_limit_beyond_all_memory_costs_nothing(void **state)
+{
+    enum { SIZE = 300000 };
+    char *text = malloc(SIZE + 1);
+    int fd = memfd_create("lines", 0);
+    struct lines lines;
+    const char *line;
+    size_t size;
+    int outcome;
+
+    (void)state;
+    assert_non_null(text);
+    memset(text, 'x', SIZE);
+    text[SIZE] = '\n';
+    assert_int_equal(pwrite(fd, text, SIZE + 1, 0), SIZE + 1);
+    lines_init(&lines, fd, SIZE_MAX / 2);
+    while ((outcome = lines_next(&lines, &line, &size)) == LINES_E_READ)
+        assert_int_equal(lines_fill(&lines), 0);
+    assert_int_equal(outcome, LINES_OK);
+    assert_int_equal(size, SIZE);
+    assert_memory_equal(line, text, SIZE);
+    assert_true(lines.buffer.size <= 1 << 20);
+    lines_deinit(&lines);
+    close(fd);
+    free(text);
+}
+
 static void a_failing_read_is_reported(void **state)
 {
     struct lines lines;
 
     (void)state;
-    assert_int_equal(lines_init(&lines, -1, LIMIT), 0);
+    lines_init(&lines, -1, LIMIT);
     assert_int_equal(lines_fill(&lines), -EBADF);
     lines_deinit(&lines);
 }
@@ -196,6 +227,7 @@ int main(void)
         TEST(a_line_at_the_limit_is_one_and_a_longer_one_is_named_by_its_number),
         TEST(a_line_without_end_is_too_long_before_it_ends),
         TEST(a_failing_read_is_reported),
+        TEST(a_limit_beyond_all_memory_costs_nothing),
         TEST(many_lines_cross_many_reads_unharmed),
     };
 

@@ -22,17 +22,15 @@
 
 #include "tools/interrupt.h"
 
-int command_init(struct command *command, const char *text, size_t reply_limit)
+void command_init(struct command *command, const char *text, size_t reply_limit)
 {
     *command = (struct command){.text = text, .reply_limit = reply_limit};
-    command->reply = malloc(reply_limit + 1); /* one more byte shows that there is more */
-    return command->reply != NULL ? 0 : -ENOMEM;
 }
 
 void command_deinit(struct command *command)
 {
-    free(command->reply);
-    command->reply = NULL;
+    free(command->reply.bytes);
+    command->reply = (struct growing){0};
 }
 
 static int set_number(const char *name, uint64_t number)
@@ -54,19 +52,29 @@ static int set_environment(const struct mqc_message *message, uint64_t number)
     return 0;
 }
 
+static int write_all(int fd, const char *bytes, size_t size)
+{
+    for (size_t done = 0; done < size;) {
+        ssize_t n = pwrite(fd, bytes + done, size - done, (off_t)done);
+
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        done += n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
 /* A file in memory with the payload, open at its beginning; or -errno. */
 static int payload_file(const struct mqc_message *message)
 {
     int fd = memfd_create("mqsub-payload", MFD_CLOEXEC);
-    ssize_t written;
     int r;
 
     if (fd < 0)
         return -errno;
-    written = pwrite(fd, message->payload, message->size, 0);
-    if (written >= 0 && (size_t)written == message->size)
+    r = write_all(fd, message->payload, message->size);
+    if (r == 0)
         return fd;
-    r = written < 0 ? -errno : -ENOSPC;
     close(fd);
     return r;
 }
@@ -96,14 +104,19 @@ static int start(const struct command *command, int in, int out, pid_t *pid)
     return r;
 }
 
-/* Take what stands in the pipe. False: there will be no more, or there is too much. */
+/* Take what stands in the pipe. False: there will be no more, or there is too much; one byte more
+ * than the limit shows that. */
 static bool take_reply(struct command *command, int pipe)
 {
+    struct growing *reply = &command->reply;
     ssize_t n;
 
     do {
-        n = read(pipe, command->reply + command->reply_size,
-                 command->reply_limit + 1 - command->reply_size);
+        if (growing_reserve(reply, command->reply_size + 1, command->reply_limit + 1) < 0) {
+            command->reply_size = command->reply_limit + 1;
+            return false;
+        }
+        n = read(pipe, reply->bytes + command->reply_size, reply->size - command->reply_size);
         if (n > 0)
             command->reply_size += (size_t)n;
     } while ((n > 0 && command->reply_size <= command->reply_limit) || (n < 0 && errno == EINTR));

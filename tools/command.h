@@ -10,11 +10,12 @@
 #include <stdint.h>
 
 #include "libclient/mqclient.h"
+#include "tools/growing.h"
 
 struct command {
-    const char *text;   /* for sh -c */
-    size_t reply_limit; /* bytes of the largest reply */
-    char *reply;        /* what the last one wrote, if its message was a request */
+    const char *text;     /* for sh -c */
+    size_t reply_limit;   /* bytes of the largest reply */
+    struct growing reply; /* what the last one wrote, if its message was a request */
     size_t reply_size;
     int detail; /* COMMAND_E_STATUS: the exit status; COMMAND_E_SIGNAL: the signal */
 };
@@ -27,8 +28,8 @@ enum command_outcome {
     COMMAND_E_INTERRUPTED, /* we were interrupted, and it was told to end (SIGTERM) */
 };
 
-/* `text` is borrowed. 0 or -ENOMEM. */
-int command_init(struct command *command, const char *text, size_t reply_limit);
+/* `text` is borrowed. */
+void command_init(struct command *command, const char *text, size_t reply_limit);
 void command_deinit(struct command *command);
 
 /* Run it for a message and wait for its end. Returns an enum command_outcome, or -errno: it could

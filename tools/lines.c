@@ -1,5 +1,5 @@
-/* Lines: see lines.h. One buffer that always has room for the longest line and a good read behind
- * it. */
+/* Lines: see lines.h. One buffer, which grows with the longest line there is, and always has room
+ * for a good read behind what it holds. */
 #include "tools/lines.h"
 
 #include <errno.h>
@@ -9,16 +9,14 @@
 
 enum { READ_SIZE = 65536 };
 
-int lines_init(struct lines *lines, int fd, size_t limit)
+void lines_init(struct lines *lines, int fd, size_t limit)
 {
-    *lines = (struct lines){.fd = fd, .limit = limit, .size = limit + READ_SIZE};
-    lines->buffer = malloc(lines->size);
-    return lines->buffer != NULL ? 0 : -ENOMEM;
+    *lines = (struct lines){.fd = fd, .limit = limit};
 }
 
 void lines_deinit(struct lines *lines)
 {
-    free(lines->buffer);
+    free(lines->buffer.bytes);
     *lines = (struct lines){.fd = -1};
 }
 
@@ -28,7 +26,7 @@ static int hand_out(struct lines *lines, size_t line_size, size_t taken, const c
     lines->number++;
     if (line_size > lines->limit)
         return LINES_E_LIMIT;
-    *line = lines->buffer + lines->begin;
+    *line = lines->buffer.bytes + lines->begin;
     *size = line_size;
     lines->begin += taken;
     lines->seen = 0;
@@ -37,9 +35,10 @@ static int hand_out(struct lines *lines, size_t line_size, size_t taken, const c
 
 int lines_next(struct lines *lines, const char **line, size_t *size)
 {
-    const char *from = lines->buffer + lines->begin;
+    const char *from = lines->buffer.bytes + lines->begin;
     size_t standing = lines->end - lines->begin;
-    const char *newline = memchr(from + lines->seen, '\n', standing - lines->seen);
+    const char *newline =
+        standing > lines->seen ? memchr(from + lines->seen, '\n', standing - lines->seen) : NULL;
 
     if (newline != NULL) {
         size_t line_size = (size_t)(newline - from);
@@ -54,12 +53,16 @@ int lines_next(struct lines *lines, const char **line, size_t *size)
 
 int lines_fill(struct lines *lines)
 {
+    struct growing *buffer = &lines->buffer;
     ssize_t n;
 
-    memmove(lines->buffer, lines->buffer + lines->begin, lines->end - lines->begin);
+    if (lines->begin > 0)
+        memmove(buffer->bytes, buffer->bytes + lines->begin, lines->end - lines->begin);
     lines->end -= lines->begin;
     lines->begin = 0;
-    n = read(lines->fd, lines->buffer + lines->end, lines->size - lines->end);
+    if (growing_reserve(buffer, lines->end + READ_SIZE, lines->limit + 2 * READ_SIZE) < 0)
+        return -ENOMEM;
+    n = read(lines->fd, buffer->bytes + lines->end, buffer->size - lines->end);
     if (n < 0)
         return -errno;
     lines->ended = n == 0;

@@ -8,11 +8,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tools/growing.h"
+
 struct lines {
     int fd;
     size_t limit; /* bytes of the longest line, without its newline */
-    char *buffer;
-    size_t size;       /* of the buffer */
+    struct growing buffer;
     size_t begin, end; /* what was read and not handed out yet */
     size_t seen;       /* bytes from `begin` on that hold no newline */
     uint64_t number;   /* of the line that was handed out last, or was too long; from 1 */
@@ -26,15 +27,15 @@ enum lines_outcome {
     LINES_E_LIMIT, /* line `number` is longer than `limit` */
 };
 
-/* 0 or -ENOMEM. The descriptor stays the caller's. */
-int lines_init(struct lines *lines, int fd, size_t limit);
+/* The descriptor stays the caller's. */
+void lines_init(struct lines *lines, int fd, size_t limit);
 void lines_deinit(struct lines *lines);
 
 /* The next line, without its newline; valid until the next call. Returns an enum lines_outcome. */
 int lines_next(struct lines *lines, const char **line, size_t *size);
 
 /* Read once. May wait, as read(2) does. After LINES_E_READ only. Returns 0 or -errno; -EINTR: a
- * signal came first. */
+ * signal came first; -ENOMEM. */
 int lines_fill(struct lines *lines);
 
 #endif

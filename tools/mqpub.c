@@ -12,11 +12,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "libclient/mqclient.h"
 #include "tools/format.h"
+#include "tools/growing.h"
 #include "tools/interrupt.h"
 #include "tools/lines.h"
 #include "tools/options.h"
@@ -35,6 +37,7 @@ enum {
     OPEN_CONFIRMS =
         512, /* publishes that may be unconfirmed at once: the library keeps 1,024 outcomes */
     PROGRESS_LINES = 256, /* look at the clock once in so many */
+    LARGE = 65536,        /* bytes of a file that is worth a loan */
 };
 
 static const struct options_entry entries[] = {
@@ -373,6 +376,16 @@ static int request(struct publisher *p)
     return r;
 }
 
+/* What the library said to it. Returns 0, or -errno when it is no use to go on. */
+static int note_published(struct publisher *p, int64_t r)
+{
+    if (r < 0)
+        return (int)r;
+    p->published++;
+    p->bytes += p->publication.size;
+    return r > 0 ? keep_confirm(p, r) : 0;
+}
+
 static int publish(struct publisher *p, const void *payload, size_t size)
 {
     int64_t r;
@@ -386,11 +399,7 @@ static int publish(struct publisher *p, const void *payload, size_t size)
             r = mqc_publish_with(p->client, &p->publication);
         while (r == -EDEADLK && (r = discard_received(p)) == 0);
     }
-    if (r < 0)
-        return (int)r;
-    p->published++;
-    p->bytes += size;
-    return r > 0 ? keep_confirm(p, r) : 0;
+    return note_published(p, r);
 }
 
 /* The pause between two messages, with nothing left to send. */
@@ -417,38 +426,87 @@ static int publish_repeatedly(struct publisher *p, const void *payload, size_t s
 
 /* ---- Sources ---- */
 
-/* Read all of a file that holds at most `limit` bytes into `buffer` of `limit` + 1. Returns its
- * size. */
-static size_t read_whole(int fd, const char *name, char *buffer, size_t limit)
+static _Noreturn void fail_large(const char *name, size_t limit)
+{
+    errx(EXIT_FAILURE,
+         "%s: larger than the %zu bytes that fit a message to this topic; nothing was published",
+         name, limit);
+}
+
+/* Read up to `most` bytes. Returns how many there were. */
+static size_t read_some(int fd, const char *name, char *bytes, size_t most)
 {
     size_t size = 0;
     ssize_t n;
 
-    while (size <= limit && (n = read(fd, buffer + size, limit + 1 - size)) != 0) {
-        if (n < 0)
+    while (size < most && (n = read(fd, bytes + size, most - size)) != 0) {
+        if (n < 0 && errno != EINTR)
             err(EXIT_FAILURE, "%s", name);
-        size += (size_t)n;
+        size += n > 0 ? (size_t)n : 0;
     }
-    if (size > limit)
-        errx(
-            EXIT_FAILURE,
-            "%s: larger than the %zu bytes that fit a message to this topic; nothing was published",
-            name, limit);
     return size;
+}
+
+/* All of what comes from a pipe, or a file: at most `limit` bytes. Returns its size. */
+static size_t read_whole(int fd, const char *name, struct growing *buffer, size_t limit)
+{
+    size_t size = 0;
+    size_t n;
+
+    do {
+        if (growing_reserve(buffer, size + 1, limit + 1) < 0)
+            err(EXIT_FAILURE, "%s: memory for more than %zu bytes", name, size);
+        n = read_some(fd, name, buffer->bytes + size, buffer->size - size);
+        size += n;
+    } while (n > 0 && size <= limit);
+    if (size > limit)
+        fail_large(name, limit);
+    return size;
+}
+
+/* Bytes of what is a file; 0: it is none, or small, or its size is not known. */
+static size_t size_of_file(int fd)
+{
+    struct stat status;
+
+    return fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_size >= LARGE
+               ? (size_t)status.st_size
+               : 0;
+}
+
+/* Read a large file straight to where its receivers will. */
+static int publish_loan(struct publisher *p, int fd, const char *name, size_t size)
+{
+    void *loan;
+    int64_t r;
+
+    do
+        r = mqc_loan(p->client, &loan, size, 0);
+    while (r == -EDEADLK && (r = discard_received(p)) == 0);
+    if (r < 0)
+        return (int)r;
+    p->publication.payload = loan;
+    p->publication.size = read_some(fd, name, loan, size);
+    do
+        r = mqc_publish_loan(p->client, &p->publication);
+    while (r == -EDEADLK && (r = discard_received(p)) == 0);
+    return note_published(p, r);
 }
 
 static int publish_file(struct publisher *p, int fd, size_t limit)
 {
-    char *buffer = malloc(limit + 1);
-    size_t size;
+    const char *name = p->arguments->text != NULL ? p->arguments->text : "standard input";
+    struct growing buffer = {0};
+    size_t size = size_of_file(fd);
     int r;
 
-    if (buffer == NULL)
-        err(EXIT_FAILURE, "%zu bytes", limit);
-    size = read_whole(fd, p->arguments->text != NULL ? p->arguments->text : "standard input",
-                      buffer, limit);
-    r = publish_repeatedly(p, buffer, size);
-    free(buffer);
+    if (size > limit)
+        fail_large(name, limit);
+    if (size > 0 && p->arguments->repeat == 1 && !p->arguments->request)
+        return publish_loan(p, fd, name, size);
+    size = read_whole(fd, name, &buffer, limit);
+    r = publish_repeatedly(p, buffer.bytes, size);
+    free(buffer.bytes);
     return r;
 }
 
@@ -489,8 +547,7 @@ static int publish_lines(struct publisher *p, size_t limit)
     size_t size;
     int r;
 
-    if (lines_init(&lines, STDIN_FILENO, limit) < 0)
-        err(EXIT_FAILURE, "%zu bytes", limit);
+    lines_init(&lines, STDIN_FILENO, limit);
     r = mqc_set_batching(p->client, !isatty(STDIN_FILENO));
     for (int outcome = LINES_OK; r == 0 && outcome != LINES_E_END;) {
         outcome = lines_next(&lines, &line, &size);

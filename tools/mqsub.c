@@ -268,7 +268,7 @@ static int handle_by_command(struct subscriber *s, const struct mqc_message *mes
     }
     if ((message->flags & MQC_M_REQUEST) == 0)
         return 0;
-    r = mqc_reply(s->client, message, s->command.reply, s->command.reply_size);
+    r = mqc_reply(s->client, message, s->command.reply.bytes, s->command.reply_size);
     if (r == -ESHUTDOWN || r == -ECONNRESET)
         return r;
     if (r < 0) {
@@ -378,8 +378,7 @@ static void begin(struct subscriber *s, const struct arguments *arguments)
     if (mqc_open(&s->client, &arguments->session) < 0 || (s->fd = mqc_fd(s->client)) < 0)
         errx(EXIT_FAILURE, "%s", mqc_last_error());
     interrupt_catch();
-    if (command_init(&s->command, arguments->exec, mqc_payload_max(s->client, "")) < 0)
-        err(EXIT_FAILURE, "memory for replies");
+    command_init(&s->command, arguments->exec, mqc_payload_max(s->client, ""));
 }
 
 int main(int argc, char **argv)
