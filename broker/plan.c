@@ -184,8 +184,8 @@ static void print_queues(const struct plan *plan, FILE *out)
                 figure(plan->limits.queue_bytes - plan->bytes));
     fprintf(out,
             "\n%s clients fit. A message of more than %s bytes, topic and header included, goes\n"
-            "through its sender's payload pool, and a batch of messages that is larger than a\n"
-            "reply queue is wide through shared memory too: narrow queues are no slower ones.\n",
+            "through shared memory, and so does a batch of messages that is larger than its\n"
+            "reply queue is wide: a narrow queue is hardly slower than a wide one.\n",
             figure(plan->n_clients), figure(plan->frame_max));
 }
 

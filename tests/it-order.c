@@ -28,8 +28,8 @@ enum {
     ALL = PUBLISHERS * EACH,
     HANDLES = 2,
     LEVELS = MQC_MAX_PRIORITY + 1,
-    /* Request queue, urgent one, and six narrow reply queues: none is wide then. */
-    NARROW_ONLY = 10 * (8192 + 96) + 10 * (1280 + 96) + 9 * 10 * (1280 + 96),
+    /* Request queue, urgent one, and nine reply queues as narrow as can be. */
+    NARROW_ONLY = 10 * (8192 + 96) + 10 * (1280 + 96) + 9 * 10 * (464 + 96),
 };
 
 /* A payload. `number` counts a publisher's messages, of all priorities together. */

@@ -25,17 +25,17 @@
 enum {
     CLIENTS = 32,
     DEPTH = 10,
-    WIDE = 8192,
-    NARROW = 1280,
-    N_WIDE = 4,
-    REQUEST_QUEUES = DEPTH * (WIDE + 96) + DEPTH * (NARROW + 96),
-    NARROW_QUEUE = DEPTH * (NARROW + 96),
+    SHARE = 2160, /* the width that each of them gets */
+    NARROWEST = 464,
+    REQUEST_QUEUES = DEPTH * (8192 + 96) + DEPTH * (1280 + 96),
+    NARROWEST_QUEUE = DEPTH * (NARROWEST + 96),
+    PAYLOAD = 1100, /* nearly fills a frame */
 };
 
 /* What an actor is told to do. */
 enum command {
     RECEIVE = 1, /* one message; it says the size of its payload */
-    PUBLISH_LARGEST,
+    PUBLISH_TO_ALL,
     DROP_DEAD, /* exit without a word */
     CLOSE,
 };
@@ -47,22 +47,15 @@ struct part {
     unsigned number;
 };
 
-/* The payload that fills a frame for any of these topics. */
-static size_t largest(struct mqc *client)
+static void publish_to_all(struct mqc *client)
 {
-    return mqc_payload_max(client, "all/00");
-}
-
-static void publish_largest(struct mqc *client)
-{
-    static char payload[WIDE];
+    static char payload[PAYLOAD];
     char topic[8];
 
     memset(payload, 'x', sizeof(payload));
     for (unsigned i = 0; i < CLIENTS; i++) {
         snprintf(topic, sizeof(topic), "all/%02u", i);
-        ACTOR_REQUIRE(mqc_publish(client, topic, payload, largest(client), 8) == 0);
-        ACTOR_REQUIRE(mqc_publish(client, topic, payload, largest(client) + 1, 8) == -EMSGSIZE);
+        ACTOR_REQUIRE(mqc_publish(client, topic, payload, sizeof(payload), 8) == 0);
     }
 }
 
@@ -87,9 +80,9 @@ static void be_client(struct actor *self, const void *context)
             actor_tell(self, message.size);
             mqc_message_free(&message);
             break;
-        case PUBLISH_LARGEST:
-            publish_largest(client);
-            actor_tell(self, largest(client));
+        case PUBLISH_TO_ALL:
+            publish_to_all(client);
+            actor_tell(self, 0);
             break;
         case DROP_DEAD:
             _exit(EXIT_SUCCESS);
@@ -100,7 +93,7 @@ static void be_client(struct actor *self, const void *context)
     }
 }
 
-/* One after the other, so that the first get the wide queues. */
+/* One after the other: they get the rows in this order. */
 static void start_clients(const struct daemon *d, struct actor *actors, unsigned n)
 {
     struct part part = {.instance = d->instance};
@@ -166,13 +159,13 @@ static void check_geometry(const struct daemon *d)
     uint64_t bytes = REQUEST_QUEUES;
 
     for (uint32_t i = 0; i < CLIENTS; i++) {
-        assert_int_equal(width_of(d, i), i < N_WIDE ? WIDE : NARROW);
+        assert_int_equal(width_of(d, i), SHARE);
         bytes += queue_bytes(DEPTH, width_of(d, i));
     }
     printf("%d clients at once: %llu of %llu bytes of queue memory\n", CLIENTS,
            (unsigned long long)bytes,
            (unsigned long long)board_get(&daemon_board(d)->queue_bytes_limit));
-    assert_int_equal(bytes, 813440);
+    assert_int_equal(bytes, 818560);
     assert_int_equal(bytes, board_get(&daemon_board(d)->queue_bytes_used));
 }
 
@@ -180,7 +173,6 @@ static void thirty_two_clients_fit_the_default_limits_and_the_next_is_told_why_n
 {
     struct daemon *d = *state;
     struct actor actors[CLIENTS];
-    unsigned size;
 
     d->queue_bytes = 819200;
     daemon_start(d, NULL);
@@ -188,9 +180,9 @@ static void thirty_two_clients_fit_the_default_limits_and_the_next_is_told_why_n
     assert_int_equal(daemon_rows(d), CLIENTS);
     check_geometry(d);
 
-    size = tell_and_hear(&actors[CLIENTS - 1], PUBLISH_LARGEST);
+    tell_and_hear(&actors[CLIENTS - 1], PUBLISH_TO_ALL);
     for (unsigned i = 0; i < CLIENTS; i++)
-        assert_int_equal(tell_and_hear(&actors[i], RECEIVE), size);
+        assert_int_equal(tell_and_hear(&actors[i], RECEIVE), PAYLOAD);
 
     assert_int_equal(open_fails(d, NULL), -ENFILE);
     printf("the next is told: %s\n", mqc_last_error());
@@ -242,16 +234,16 @@ static void the_end_of_queue_memory_is_a_sentence(void **state)
     struct actor actors[3];
     char bytes[32];
 
-    d->queue_bytes = REQUEST_QUEUES + 3 * NARROW_QUEUE + 100;
+    d->queue_bytes = REQUEST_QUEUES + 3 * NARROWEST_QUEUE + 100;
     daemon_start(d, NULL);
     assert_true(daemon_said(d, "room for 3 of 32 clients"));
     start_clients(d, actors, 3);
     for (uint32_t i = 0; i < 3; i++)
-        assert_int_equal(width_of(d, i), NARROW);
+        assert_int_equal(width_of(d, i), NARROWEST);
 
     assert_int_equal(open_fails(d, "fourth"), -EMFILE);
     printf("the next is told: %s\n", mqc_last_error());
-    snprintf(bytes, sizeof(bytes), "%d", NARROW_QUEUE);
+    snprintf(bytes, sizeof(bytes), "%d", NARROWEST_QUEUE);
     assert_non_null(strstr(mqc_last_error(), bytes));
     snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)d->queue_bytes);
     assert_non_null(strstr(mqc_last_error(), bytes));
@@ -293,42 +285,38 @@ static void a_name_is_taken_until_its_holder_has_gone(void **state)
         assert_int_equal(open_fails(d, no_names[i]), -EINVAL);
 }
 
-/* ---- Publishers ---- */
-
-static void publish_only_sessions_leave_the_wide_queues_to_others(void **state)
+static void a_reply_queue_is_narrower_where_others_took_the_room(void **state)
 {
+    enum { WIDTH = 2048, MINE = 1000 };
     struct daemon *d = *state;
-    struct mqc *publishers[5];
-    struct mqc *subscriber;
+    struct mqc *clients[2];
+    struct queue mine;
+    char name[64];
 
-    daemon_start(d, NULL);
-    for (unsigned i = 0; i < 5; i++)
-        publishers[i] = daemon_open(d, NULL, MQC_PUBLISH_ONLY);
-    subscriber = daemon_open(d, NULL, 0);
-    for (uint32_t i = 0; i < 5; i++)
-        assert_int_equal(width_of(d, i), NARROW);
-    assert_int_equal(width_of(d, 5), WIDE);
-    assert_int_equal(mqc_subscribe(publishers[0], "x", 0), -EINVAL);
-    for (unsigned i = 0; i < 5; i++)
-        mqc_close(publishers[i]);
-    mqc_close(subscriber);
+    d->queue_bytes = REQUEST_QUEUES + 2 * DEPTH * (WIDTH + 96);
+    daemon_start(d, "max_clients = 2;");
+    clients[0] = daemon_open(d, NULL, 0);
+    assert_int_equal(width_of(d, 0), WIDTH);
+    snprintf(name, sizeof(name), "/%s-other", d->instance);
+    assert_int_equal(queue_create(&mine, name, DEPTH, MINE, 0600), 0);
+    assert_int_equal(mq_unlink(name), 0);
+    clients[1] = daemon_open(d, NULL, 0);
+    assert_int_equal(width_of(d, 1), NARROWEST);
+    queue_close(&mine);
+    mqc_close(clients[0]);
+    mqc_close(clients[1]);
 }
 
-static void a_wide_queue_that_was_given_back_is_given_to_the_next(void **state)
-{
-    struct daemon *d = *state;
-    struct mqc *clients[5];
+/* ---- Publishers ---- */
 
-    daemon_start(d, NULL);
-    for (unsigned i = 0; i < 5; i++)
-        clients[i] = daemon_open(d, NULL, 0);
-    assert_int_equal(width_of(d, 4), NARROW);
-    mqc_close(clients[2]);
-    PATIENCE_UNTIL(daemon_rows(d) == 4);
-    clients[2] = daemon_open(d, NULL, 0);
-    assert_int_equal(width_of(d, 2), WIDE);
-    for (unsigned i = 0; i < 5; i++)
-        mqc_close(clients[i]);
+static void who_said_so_does_not_subscribe(void **state)
+{
+    struct mqc *publisher;
+
+    daemon_start(*state, NULL);
+    publisher = daemon_open(*state, NULL, MQC_PUBLISH_ONLY);
+    assert_int_equal(mqc_subscribe(publisher, "x", 0), -EINVAL);
+    mqc_close(publisher);
 }
 
 static void one_shot_publishers_leave_nothing(void **state)
@@ -484,8 +472,8 @@ int main(void)
         DAEMON_TEST(killed_clients_leave_nothing),
         DAEMON_TEST(the_end_of_queue_memory_is_a_sentence),
         DAEMON_TEST(a_name_is_taken_until_its_holder_has_gone),
-        DAEMON_TEST(publish_only_sessions_leave_the_wide_queues_to_others),
-        DAEMON_TEST(a_wide_queue_that_was_given_back_is_given_to_the_next),
+        DAEMON_TEST(a_reply_queue_is_narrower_where_others_took_the_room),
+        DAEMON_TEST(who_said_so_does_not_subscribe),
         DAEMON_TEST(one_shot_publishers_leave_nothing),
         DAEMON_TEST(who_exits_without_a_word_leaves_nothing),
         DAEMON_TEST(L1_what_the_dead_sent_arrives),
