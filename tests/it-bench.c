@@ -342,6 +342,44 @@ static void fanin_takes_the_messages_of_eight_publishers(void **state)
     json_decref(whole);
 }
 
+static void large_measures_a_size_copied_in_and_on_loan(void **state)
+{
+    static const char *const keys[] = {"copied", "loaned"};
+    json_t *whole = FIGURES("large", "--size", "1M", "--count", "50", "--repeat", "1");
+
+    (void)state;
+    assert_int_equal(json_array_size(json_object_get(whole, "ways")), 2);
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(figure(whole, keys[i], "received_alone") == 50);
+        assert_true(figure(whole, keys[i], "receive_p50_us") > 0);
+        assert_true(figure(whole, keys[i], "receive_max_us") >=
+                    figure(whole, keys[i], "receive_p99_us"));
+        assert_true(figure(whole, keys[i], "messages_per_second") > 0);
+        assert_true(figure(whole, keys[i], "lost") == 0);
+        assert_true(figure(whole, keys[i], "damaged") == 0);
+        assert_true(figure(whole, keys[i], "wrong") == 0);
+    }
+    json_decref(whole);
+}
+
+static void throughput_and_fanout_take_loans(void **state)
+{
+    json_t *whole = FIGURES("throughput", "--size", "64K", "--count", "200", "--repeat", "1",
+                            "--loan", "--publishers", "2");
+
+    (void)state;
+    assert_int_equal(json_array_size(json_object_get(whole, "ways")), 4);
+    assert_true(figure(whole, "broker_loaned", "received") == 480);
+    assert_true(figure(whole, "broker_single_loaned", "received") == 480);
+    assert_true(figure(whole, "broker_loaned", "damaged") == 0);
+    json_decref(whole);
+    whole = FIGURES("fanout", "--size", "1M", "--count", "20", "--repeat", "1", "--loan", "--batch",
+                    "--subscribers", "3");
+    assert_true(figure(whole, "broker_batched", "received") == 3 * 24);
+    assert_true(figure(whole, "broker_loaned", "received") == 3 * 24);
+    json_decref(whole);
+}
+
 static void filters_deliver_each_message_once_however_many_there_are(void **state)
 {
     static const char *const keys[] = {"few_filters", "many_filters"};
@@ -506,14 +544,37 @@ static void wrong_usage_is_status_2(void **state)
     assert_int_equal(BENCH("filters", "--batch"), 2);
     assert_int_equal(BENCH("filters", "--filters", "9"), 2);
     assert_int_equal(BENCH("fanout", "--filters", "10"), 2);
+    assert_int_equal(BENCH("large", "--batch"), 2);
+    assert_int_equal(BENCH("latency", "--loan"), 2);
     assert_int_equal(BENCH("latency", "--instance", "x", "--broker-poll", "0"), 2);
 }
 
 static void a_payload_that_does_not_fit_is_a_sentence(void **state)
 {
+    struct child broker = start_broker("pool_max = \"1M\";");
+
     (void)state;
-    assert_int_equal(BENCH("throughput", "--size", "100000", "--count", "10"), 1);
-    assert_non_null(strstr(outcome.err, "--size 100000 is too large"));
+    assert_int_equal(BENCH("throughput", "--size", "2M", "--count", "10", "--instance", instance),
+                     1);
+    assert_non_null(strstr(outcome.err, "--size 2097152 is too large"));
+    assert_int_equal(BENCH("large", "--size", "2M", "--count", "10", "--instance", instance), 1);
+    assert_non_null(strstr(outcome.err, "--size 2097152 is too large"));
+    stop_broker(&broker);
+}
+
+static void sizes_that_the_broker_does_not_allow_are_left_out(void **state)
+{
+    struct child broker = start_broker("pool_max = \"1M\";");
+    json_t *whole;
+
+    (void)state;
+    whole = FIGURES("large", "--count", "10", "--repeat", "1", "--instance", instance);
+    assert_int_equal(json_array_size(json_object_get(whole, "ways")), 12);
+    assert_true(figure(whole, "loaned_8k", "received_alone") == 10);
+    assert_true(json_is_null(
+        json_object_get(json_object_get(way(whole, "loaned_8m"), "figures"), "received_alone")));
+    json_decref(whole);
+    stop_broker(&broker);
 }
 
 static void a_broker_that_cannot_be_run_is_a_sentence(void **state)
@@ -611,6 +672,8 @@ int main(void)
         cmocka_unit_test(fanout_reaches_eight_subscribers_with_a_kib),
         cmocka_unit_test(bare_queues_grow_narrow_when_there_are_many),
         cmocka_unit_test(fanin_takes_the_messages_of_eight_publishers),
+        cmocka_unit_test(large_measures_a_size_copied_in_and_on_loan),
+        cmocka_unit_test(throughput_and_fanout_take_loans),
         cmocka_unit_test(filters_deliver_each_message_once_however_many_there_are),
         cmocka_unit_test(a_duration_ends_a_run_without_a_count),
         cmocka_unit_test(latency_makes_the_round_trips_it_was_asked_for),
@@ -621,6 +684,7 @@ int main(void)
         cmocka_unit_test(a_missing_broker_is_a_sentence_and_status_1),
         cmocka_unit_test(wrong_usage_is_status_2),
         cmocka_unit_test(a_payload_that_does_not_fit_is_a_sentence),
+        cmocka_unit_test(sizes_that_the_broker_does_not_allow_are_left_out),
         cmocka_unit_test(a_broker_that_cannot_be_run_is_a_sentence),
         cmocka_unit_test(an_interrupt_ends_it_and_leaves_nothing),
         cmocka_unit_test(killed_it_takes_its_broker_and_workers_along),

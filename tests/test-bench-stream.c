@@ -54,6 +54,20 @@ static void a_perfect_stream_has_no_faults(void **state)
     assert_int_equal(tally.damaged, 0);
 }
 
+/* Of a payload on loan only the head and the last byte are written. */
+static void a_marked_payload_is_whole(void **state)
+{
+    unsigned char payload[SIZE] = {0};
+    struct stream_head head = {.number = 0, .sender = 1};
+
+    (void)state;
+    stream_mark(payload, sizeof payload, &head);
+    assert_int_equal(tally_take(&tally, payload, sizeof payload, SIZE), 0);
+    stream_mark(payload, sizeof head, &head); /* no byte but the head */
+    assert_true(stream_same(payload, &head));
+    assert_int_equal(tally.damaged, 0);
+}
+
 static void a_missing_message_is_lost(void **state)
 {
     (void)state;
@@ -212,6 +226,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_perfect_stream_has_no_faults, two_senders, gone),
+        cmocka_unit_test_setup_teardown(a_marked_payload_is_whole, two_senders, gone),
         cmocka_unit_test_setup_teardown(a_missing_message_is_lost, two_senders, gone),
         cmocka_unit_test_setup_teardown(a_message_that_comes_late_is_disordered_and_not_lost,
                                         two_senders, gone),

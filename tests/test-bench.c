@@ -62,6 +62,33 @@ static const struct bench_mode mode = {
     .run = run,
 };
 
+/* Some of whose ways take loans, or are of a size of their own. */
+static const struct bench_way special_ways[] = {
+    {.key = "e", .name = "copied", .batch = BENCH_UNSAID},
+    {.key = "f", .name = "on loan", .batch = BENCH_UNSAID, .loan = true},
+    {.key = "g", .name = "copied, large", .batch = BENCH_UNSAID, .size = 1000},
+};
+
+static const struct bench_mode special_mode = {
+    .name = "special",
+    .loans = true,
+    .ways = special_ways,
+    .n_ways = 2,
+    .figures = figures,
+    .n_figures = 4,
+    .run = run,
+};
+
+static const struct bench_mode sized_mode = {
+    .name = "sized",
+    .sizes = true,
+    .ways = special_ways,
+    .n_ways = 3,
+    .figures = figures,
+    .n_figures = 4,
+    .run = run,
+};
+
 static struct bench_options options;
 static struct bench_result result;
 
@@ -116,6 +143,45 @@ static void a_choice_of_waiting_leaves_the_other_out(void **state)
     assert_string_equal(order, "ab");
 }
 
+static void loans_are_taken_only_if_asked_for(void **state)
+{
+    (void)state;
+    assert_int_equal(bench_run(&special_mode, &options, &result), 0);
+    assert_string_equal(order, "e");
+    bench_result_free(&result);
+    options.loan = true;
+    assert_int_equal(bench_run(&special_mode, &options, &result), 0);
+    assert_string_equal(order, "eef");
+}
+
+static void ways_with_sizes_are_for_when_none_is_asked_for(void **state)
+{
+    (void)state;
+    assert_int_equal(bench_run(&sized_mode, &options, &result), 0);
+    assert_string_equal(order, "g");
+    bench_result_free(&result);
+    options.size = 64;
+    assert_int_equal(bench_run(&sized_mode, &options, &result), 0);
+    assert_string_equal(order, "gef");
+}
+
+static void unknown_faults_are_none(void **state)
+{
+    static const struct bench_figure unknown_faults[] = {
+        {"rate", "rate", 0, BENCH_MEDIAN},
+        {"worst", "worst", 0, BENCH_MAX},
+        {"lost", "lost", 0, BENCH_FAULTS},
+        {"untold", NULL, 0, BENCH_FAULTS},
+    };
+    struct bench_mode unknowing = mode;
+
+    (void)state;
+    unknowing.figures = unknown_faults;
+    assert_int_equal(bench_run(&unknowing, &options, &result), 0);
+    assert_true(isnan(result.rows[0].figures[3]));
+    assert_int_equal(bench_faults(&result), 2);
+}
+
 static void figures_are_folded_to_median_maximum_and_sum(void **state)
 {
     (void)state;
@@ -161,6 +227,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(bare_queues_are_run_only_with_a_baseline, fresh, release),
         cmocka_unit_test_setup_teardown(a_choice_of_batching_leaves_the_other_out, fresh, release),
         cmocka_unit_test_setup_teardown(a_choice_of_waiting_leaves_the_other_out, fresh, release),
+        cmocka_unit_test_setup_teardown(loans_are_taken_only_if_asked_for, fresh, release),
+        cmocka_unit_test_setup_teardown(ways_with_sizes_are_for_when_none_is_asked_for, fresh,
+                                        release),
+        cmocka_unit_test_setup_teardown(unknown_faults_are_none, fresh, release),
         cmocka_unit_test_setup_teardown(figures_are_folded_to_median_maximum_and_sum, fresh,
                                         release),
         cmocka_unit_test_setup_teardown(the_median_of_two_lies_between, fresh, release),

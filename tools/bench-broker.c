@@ -14,6 +14,7 @@
 
 enum {
     TOPIC_SIZE = 32,
+    POOL_USUAL = 32 << 20, /* what four times of which a broker allows by itself */
 };
 
 struct client_end {
@@ -29,6 +30,14 @@ static int broker_poll_of(const struct carrier *carrier)
         return carrier->options->broker_poll_usec;
     }
     return carrier->way->wait == BENCH_SLEEP || carrier->options->wait == BENCH_SLEEP ? 0 : -1;
+}
+
+/* Room for a few of the largest that are measured; as usual if that is enough for them. */
+static uint64_t pool_max_of(const struct carrier *carrier)
+{
+    size_t size = carrier->options->size;
+
+    return size > POOL_USUAL ? 4 * (uint64_t)size : 0;
 }
 
 static int library_poll_of(const struct carrier *carrier)
@@ -50,9 +59,9 @@ static int broker_open(struct carrier *carrier, struct crew *crew)
     *daemon = DAEMON_NONE;
     carrier->state = daemon;
 
-    int r = options->instance != NULL
-                ? daemon_attach(daemon, options->instance)
-                : daemon_start(daemon, options->broker, broker_poll_of(carrier));
+    int r = options->instance != NULL ? daemon_attach(daemon, options->instance)
+                                      : daemon_start(daemon, options->broker,
+                                                     broker_poll_of(carrier), pool_max_of(carrier));
     if (r < 0) {
         return -1;
     }
@@ -173,6 +182,32 @@ static int client_send(struct carrier_end *end, unsigned channel, const void *by
                : bench_fail("cannot publish: %s", mqc_last_error());
 }
 
+static int client_loan(struct carrier_end *end, unsigned channel, size_t size, void **bytes)
+{
+    struct client_end *state = end->state;
+
+    (void)channel;
+    return mqc_loan(state->client, bytes, size, 0) == 0
+               ? 0
+               : bench_fail("cannot take a loan: %s", mqc_last_error());
+}
+
+static int client_send_loan(struct carrier_end *end, unsigned channel, void *bytes, size_t size,
+                            unsigned priority)
+{
+    struct client_end *state = end->state;
+    const struct mqc_publication publication = {
+        .topic = state->topics[channel],
+        .payload = bytes,
+        .size = size,
+        .priority = priority,
+    };
+
+    return mqc_publish_loan(state->client, &publication) >= 0
+               ? 0
+               : bench_fail("cannot publish a loan: %s", mqc_last_error());
+}
+
 static int client_flush(struct carrier_end *end)
 {
     struct client_end *state = end->state;
@@ -215,6 +250,8 @@ const struct carrier_kind carrier_broker = {
     .join = client_join,
     .send = client_send,
     .flush = client_flush,
+    .loan = client_loan,
+    .send_loan = client_send_loan,
     .receive = client_receive,
     .leave = client_leave,
     .payload_max = client_payload_max,

@@ -64,6 +64,18 @@ int carrier_join(struct carrier_end *end, const struct carrier *carrier, unsigne
     return 0;
 }
 
+int carrier_payload_max(const struct carrier *carrier, size_t *most)
+{
+    struct carrier_end end;
+
+    if (carrier_join(&end, carrier, 0, 0) < 0) {
+        return -1;
+    }
+    *most = carrier->kind->payload_max(&end);
+    carrier_leave(&end);
+    return 0;
+}
+
 void carrier_leave(struct carrier_end *end)
 {
     if (end->state != NULL) {

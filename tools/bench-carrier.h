@@ -93,6 +93,9 @@ void carrier_close(struct carrier *carrier);
 int carrier_join(struct carrier_end *end, const struct carrier *carrier, unsigned use,
                  unsigned receiver);
 
+/* In the parent, before workers are added: the largest payload that it takes. Returns 0 or -1. */
+int carrier_payload_max(const struct carrier *carrier, size_t *most);
+
 /* What is gathered and not flushed is lost. Repeatable. */
 void carrier_leave(struct carrier_end *end);
 

@@ -77,7 +77,7 @@ int daemon_attach(struct daemon *daemon, const char *instance)
 
 /* ---- a private one ---- */
 
-static int write_config(int poll_usec)
+static int write_config(int poll_usec, uint64_t pool_max)
 {
     char text[128];
     int fd = memfd_create("mqbench.conf", 0); /* inherited: not close-on-exec */
@@ -88,6 +88,10 @@ static int write_config(int poll_usec)
     int size = snprintf(text, sizeof text, "log_level = \"warning\";\n");
     if (poll_usec >= 0) {
         size += snprintf(text + size, sizeof text - (size_t)size, "poll_usec = %d;\n", poll_usec);
+    }
+    if (pool_max > 0) {
+        size += snprintf(text + size, sizeof text - (size_t)size, "pool_max = \"%lluM\";\n",
+                         (unsigned long long)(pool_max >> 20));
     }
     if (write(fd, text, (size_t)size) != size) {
         close(fd);
@@ -159,12 +163,12 @@ static int wait_until_ready(const struct daemon *daemon, const char *program)
     }
 }
 
-int daemon_start(struct daemon *daemon, const char *program, int poll_usec)
+int daemon_start(struct daemon *daemon, const char *program, int poll_usec, uint64_t pool_max)
 {
     static unsigned serial;
     char path[PATH_MAX];
     pid_t parent = getpid();
-    int config_fd = write_config(poll_usec);
+    int config_fd = write_config(poll_usec, pool_max);
 
     *daemon = DAEMON_NONE;
     if (config_fd < 0) {

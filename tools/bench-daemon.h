@@ -20,9 +20,9 @@ struct daemon {
 #define DAEMON_NONE ((struct daemon){.pidfd = -1})
 
 /* Start a private broker and wait until it takes clients. `program` NULL: the `mqbroker` beside
- * this program, or in PATH. `poll_usec` below 0: as it likes. Returns 0, or -1 with bench_error()
- * set. */
-int daemon_start(struct daemon *daemon, const char *program, int poll_usec);
+ * this program, or in PATH. `poll_usec` below 0: as it likes; `pool_max`, what a client's payload
+ * pool may have, 0: likewise. Returns 0, or -1 with bench_error() set. */
+int daemon_start(struct daemon *daemon, const char *program, int poll_usec, uint64_t pool_max);
 
 /* The running broker of an instance. Returns 0, or -1 with bench_error() set. */
 int daemon_attach(struct daemon *daemon, const char *instance);

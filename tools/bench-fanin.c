@@ -10,6 +10,7 @@ const struct bench_mode bench_fanin = {
     .subscribers = 1,
     .note = flow_note,
     .batches = true,
+    .loans = true,
     .ways = flow_ways,
     .n_ways = FLOW_N_WAYS,
     .figures = flow_figures,

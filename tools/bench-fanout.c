@@ -20,6 +20,7 @@ const struct bench_mode bench_fanout = {
             "Of the broker's reply queues the first few are 8,192 bytes wide, the others 1,280 "
             "(mqbroker --limits); bare ones are all alike.",
     .batches = true,
+    .loans = true,
     .ways = flow_ways,
     .n_ways = FLOW_N_WAYS,
     .figures = flow_figures,

@@ -41,11 +41,19 @@ const struct bench_figure flow_figures[FLOW_N_FIGURES] = {
 const struct bench_way flow_ways[FLOW_N_WAYS] = {
     {.key = "broker_batched", .name = "mqbroker, batched", .batch = BENCH_YES},
     {.key = "bare_batched", .name = "bare queues, batched", .bare = true, .batch = BENCH_YES},
+    {.key = "broker_loaned",
+     .name = "mqbroker, batched, on loan",
+     .batch = BENCH_YES,
+     .loan = true},
     {.key = "broker_single", .name = "mqbroker, one call a message", .batch = BENCH_NO},
     {.key = "bare_single",
      .name = "bare queues, one call a message",
      .bare = true,
      .batch = BENCH_NO},
+    {.key = "broker_single_loaned",
+     .name = "mqbroker, one call a message, on loan",
+     .batch = BENCH_NO,
+     .loan = true},
 };
 
 const struct bench_ratio flow_ratios[FLOW_N_RATIOS] = {
@@ -144,27 +152,38 @@ static int publish_all(struct carrier_end *end, const struct run *run, unsigned 
     return 0;
 }
 
+/* After it has joined, which says whether such a size is possible at all. */
+static int publish(struct carrier_end *end, struct crew_place *place, const struct run *run)
+{
+    unsigned char *payload = NULL;
+    struct stream stream;
+
+    if (!run->way->loan) {
+        payload = malloc(run->options->size);
+        if (payload == NULL) {
+            return bench_fail("out of memory");
+        }
+        stream_fill(payload, run->options->size, place->index);
+    }
+    crew_ready(place);
+    stream_begin(&stream, run->options, place->index);
+
+    int r = publish_all(end, run, payload, &stream, place->result);
+    free(payload);
+    return r;
+}
+
 static int publisher(struct crew_place *place, const void *context)
 {
     const struct run *run = context;
     unsigned use = CARRIER_SEND | (run->way->batch == BENCH_YES ? CARRIER_BATCH : 0u);
-    unsigned char *payload = malloc(run->options->size);
     struct carrier_end end;
-    struct stream stream;
-
-    if (payload == NULL) {
-        return bench_fail("out of memory");
-    }
-    stream_fill(payload, run->options->size, place->index);
 
     int r = carrier_join(&end, &run->carrier, use, 0);
     if (r == 0) {
-        crew_ready(place);
-        stream_begin(&stream, run->options, place->index);
-        r = publish_all(&end, run, payload, &stream, place->result);
+        r = publish(&end, place, run);
     }
     carrier_leave(&end);
-    free(payload);
     return r;
 }
 

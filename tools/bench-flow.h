@@ -1,8 +1,8 @@
 /* A flow: publishers send numbered messages as fast as they may, subscribers check each.
  *
- * It is what the modes throughput, fanout, fanin and filters do. They differ in how many take part,
- * in what is subscribed to, and in the figures that matter, so each is a table that names what is
- * here. */
+ * It is what the modes throughput, fanout, fanin and filters do, and large in part. They differ in
+ * how many take part, in what is subscribed to, and in the figures that matter, so each is a table
+ * that names what is here. */
 #ifndef MQBROKER_TOOLS_BENCH_FLOW_H
 #define MQBROKER_TOOLS_BENCH_FLOW_H
 
@@ -34,13 +34,14 @@ enum flow_figure {
 #define FLOW_BIT(figure) (UINT32_C(1) << (figure))
 
 enum {
-    FLOW_N_WAYS = 4,
+    FLOW_N_WAYS = 6,
     FLOW_N_RATIOS = 2,
 };
 
 extern const struct bench_figure flow_figures[FLOW_N_FIGURES];
 
-/* Batched and with one call a message, through the broker and over bare queues. */
+/* Batched and with one call a message, through the broker, copied in and on loan, and over bare
+ * queues. */
 extern const struct bench_way flow_ways[FLOW_N_WAYS];
 
 /* Messages a second, through the broker to over bare queues. */

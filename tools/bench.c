@@ -30,9 +30,16 @@ const char *bench_error(void)
     return error_text;
 }
 
-static bool asked_for(const struct bench_options *options, const struct bench_way *way)
+static bool asked_for(const struct bench_mode *mode, const struct bench_options *options,
+                      const struct bench_way *way)
 {
     if (way->bare && !options->baseline) {
+        return false;
+    }
+    if (mode->loans && way->loan && !options->loan) {
+        return false;
+    }
+    if (mode->sizes && (way->size > 0) == (options->size > 0)) {
         return false;
     }
     if (way->batch != BENCH_UNSAID && options->batch != BENCH_UNSAID &&
@@ -113,7 +120,7 @@ int bench_run(const struct bench_mode *mode, const struct bench_options *options
     }
     result->n_rows = 0;
     for (size_t i = 0; i < mode->n_ways; i++) {
-        if (asked_for(options, &mode->ways[i])) {
+        if (asked_for(mode, options, &mode->ways[i])) {
             result->rows[result->n_rows++].way = &mode->ways[i];
         }
     }
@@ -173,7 +180,7 @@ uint64_t bench_faults(const struct bench_result *result)
     for (size_t i = 0; i < result->n_rows; i++) {
         for (size_t f = 0; f < result->mode->n_figures; f++) {
             if (result->mode->figures[f].fold == BENCH_FAULTS) {
-                sum += result->rows[i].figures[f];
+                sum += isnan(result->rows[i].figures[f]) ? 0 : result->rows[i].figures[f];
             }
         }
     }

@@ -44,13 +44,14 @@ enum bench_filters {
 
 /* What was asked for. A run's warm-up comes on top of its count and seconds. */
 struct bench_options {
-    size_t size;    /* bytes of a payload */
+    size_t size;    /* bytes of a payload; 0: those of the ways */
     uint64_t count; /* messages or round trips of a run; 0: as many as there is time for */
     double seconds; /* of a run; 0: as long as the count takes */
     unsigned publishers;
     unsigned subscribers;
     unsigned filters;        /* what BENCH_MANY_FILTERS means */
     enum bench_choice batch; /* unsaid: both */
+    bool loan;               /* ways that take loans too, where a mode leaves the choice */
     enum bench_wait wait;    /* as usual: as the mode likes */
     unsigned poll_usec;      /* how long to look again; 0: the default */
     int broker_poll_usec;    /* the private broker's; BENCH_UNSAID: as the way demands */
@@ -82,7 +83,8 @@ struct bench_way {
     bool bare; /* over bare kernel queues, instead of through the broker; only with --baseline */
     const struct carrier_kind *carrier; /* NULL: through the broker, or bare */
     bool loan;                          /* payloads are written in place, in memory on loan */
-    enum bench_choice batch;            /* unsaid: it makes no difference here */
+    size_t size;             /* bytes of a payload, if none was asked for; modes with sizes */
+    enum bench_choice batch; /* unsaid: it makes no difference here */
     enum bench_wait wait;
     bool flood;                 /* mode priority */
     enum bench_filters filters; /* mode filters */
@@ -106,6 +108,8 @@ struct bench_mode {
     unsigned filters; /* 0: it has none */
     const char *note; /* under the table; or NULL */
     bool batches;     /* takes --batch and --no-batch */
+    bool loans;       /* takes --loan */
+    bool sizes;       /* has ways with sizes of their own, for when none is asked for */
     const struct bench_way *ways;
     size_t n_ways;
     const struct bench_figure *figures;
@@ -137,6 +141,7 @@ struct bench_result {
 extern const struct bench_mode bench_throughput;
 extern const struct bench_mode bench_fanout;
 extern const struct bench_mode bench_fanin;
+extern const struct bench_mode bench_large;
 extern const struct bench_mode bench_filters;
 extern const struct bench_mode bench_latency;
 extern const struct bench_mode bench_priority;

@@ -19,13 +19,14 @@
 #include "tools/options.h"
 
 static const struct bench_mode *const modes[] = {
-    &bench_throughput, &bench_fanout,   &bench_fanin, &bench_filters,
-    &bench_latency,    &bench_priority, NULL,
+    &bench_throughput, &bench_fanout,  &bench_fanin,    &bench_large,
+    &bench_filters,    &bench_latency, &bench_priority, NULL,
 };
 
 enum key {
     KEY_BATCH = OPTIONS_KEY_LONG,
     KEY_NO_BATCH,
+    KEY_LOAN,
     KEY_PUBLISHERS,
     KEY_SUBSCRIBERS,
     KEY_FILTERS,
@@ -37,7 +38,9 @@ enum key {
 };
 
 static const struct options_entry entries[] = {
-    {'s', "size", "BYTES", "payload of a message; 64 if not said, 1,024 for fanout; at least 16"},
+    {'s', "size", "BYTES",
+     "payload of a message (64, 8K, 1M, 1G), at least 16; if not said 64,\n1,024 for fanout, for "
+     "large each from 8K to 1G"},
     {'n', "count", "N", "messages of a run, besides those for warming up"},
     {'d', "duration", "DURATION",
      "length of a run (2s, 500ms), likewise; if a count is given too,\nwhat is reached first"},
@@ -45,6 +48,7 @@ static const struct options_entry entries[] = {
     {'b', "baseline", NULL, "the same work over bare kernel queues, in turn with ours"},
     {KEY_BATCH, "batch", NULL, "only batched"},
     {KEY_NO_BATCH, "no-batch", NULL, "only one call a message"},
+    {KEY_LOAN, "loan", NULL, "besides copying payloads in, write them into memory on loan"},
     {KEY_PUBLISHERS, "publishers", "N", "sending processes"},
     {KEY_SUBSCRIBERS, "subscribers", "N", "receiving processes; each gets every message"},
     {KEY_FILTERS, "filters", "N", "subscriptions that are many; 10,000 if not said, at least 10"},
@@ -126,6 +130,9 @@ static void take_option(const struct options *options, int key, struct bench_opt
     case KEY_NO_BATCH:
         bench->batch = BENCH_NO;
         break;
+    case KEY_LOAN:
+        bench->loan = true;
+        break;
     case KEY_PUBLISHERS:
         bench->publishers = (unsigned)options_number(options, 1, BENCH_WORKERS_MAX);
         break;
@@ -173,6 +180,9 @@ static void suit_mode(const struct options *options, const struct bench_mode *mo
     }
     if (bench->batch != BENCH_UNSAID && !mode->batches) {
         options_usage(options, "--batch and --no-batch have no meaning for %s", mode->name);
+    }
+    if (bench->loan && !mode->loans) {
+        options_usage(options, "--loan has no meaning for %s", mode->name);
     }
     if (bench->seconds <= 0 && bench->count == 0) {
         bench->seconds = mode->seconds;
