@@ -493,6 +493,7 @@ int main(int argc, char **argv)
     static struct measured measured;
     struct asked asked = {
         .bench = {.batch = BENCH_UNSAID,
+                  .loan = true,
                   .broker_poll_usec = BENCH_UNSAID,
                   .seconds = 1,
                   .repeat = 3},
