@@ -61,13 +61,14 @@ static int open_request_queue(struct broker *b, struct queue *q, const char *nam
 static void apply_settings(struct broker *b)
 {
     const struct config *c = &b->config;
-    uint64_t cells = (uint64_t)memory_ledger(&b->memory)->header.n_cells * WIRE_CELL_SIZE;
+    const struct ledger_header *h = &memory_ledger(&b->memory)->header;
+    uint64_t cells = (uint64_t)h->n_cells * WIRE_CELL_SIZE;
 
     b->engine.settings = (struct engine_settings){
         .backlog_size = (uint64_t)c->backlog_size,
         .stall_timeout = (uint64_t)c->stall_timeout * 1000000u,
         .retained_size = c->retained_size > 0 ? (uint64_t)c->retained_size : cells / 4,
-        .pool_max = (uint64_t)c->pool_max,
+        .pool_max = h->pool_max,
         .max_subscriptions = (uint32_t)c->max_subscriptions,
         .overflow = c->overflow == CONFIG_DISCONNECT ? ENGINE_DISCONNECT : ENGINE_DROP_OLDEST,
     };

@@ -186,6 +186,7 @@ static int create_store(struct memory *m, const struct config *config)
         .n_references = n_references,
         .n_cells = n_cells,
         .committed = 1,
+        .pool_max = (uint64_t)config->pool_max,
     };
     if (r == 0)
         r = segment_allocate(&m->store, 0, MEGABYTE);
@@ -312,6 +313,7 @@ static int adopt_all(struct memory *m, const struct config *config)
     say_kept("max_clients", config->max_clients, h->n_rows);
     say_kept("references", config->references, h->n_references);
     say_kept("topic_rows", config->topic_rows, memory_board(m)->n_topics);
+    say_kept("pool_max", config->pool_max, (int64_t)h->pool_max);
     say_kept("store_size", config->store_size, (int64_t)h->n_cells * WIRE_CELL_SIZE);
     return 0;
 }

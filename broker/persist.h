@@ -70,7 +70,8 @@ struct ledger_header {
     uint32_t references_allocated; /* so many have memory behind them */
     uint32_t cells_allocated;
     uint64_t committed; /* references of this age and above are not real */
-    uint64_t reserved[3];
+    uint64_t pool_max;  /* bytes that a client's pool may have: clients were told */
+    uint64_t reserved[2];
 };
 
 enum landing_from {

@@ -291,7 +291,7 @@ static void a_reply_queue_is_narrower_where_others_took_the_room(void **state)
     struct daemon *d = *state;
     struct mqc *clients[2];
     struct queue mine;
-    char name[64];
+    char name[NAMES_INSTANCE_MAX + 16];
 
     d->queue_bytes = REQUEST_QUEUES + 2 * DEPTH * (WIDTH + 96);
     daemon_start(d, "max_clients = 2;");

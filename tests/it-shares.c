@@ -398,6 +398,28 @@ static void S7_a_pool_outlives_its_session_while_it_is_read(void **state)
     PATIENCE_UNTIL(daemon_segments(d, ".pool") == 0);
 }
 
+static void what_clients_were_told_a_pool_may_have_holds_after_a_kill(void **state)
+{
+    enum { SIZE = 1000 };
+    struct daemon *d = *state;
+    struct raw r;
+    struct wire_frame message;
+
+    daemon_start(d, "pool_max = \"2M\";");
+    raw_open(&r, d, "");
+    assert_int_equal(r.welcome.pool_max, 2 << 20);
+    raw_make_pool(&r, r.welcome.pool_max - POOL_PAYLOADS);
+    raw_subscribe(&r, "#");
+    daemon_kill(d);
+    daemon_configure(d, "pool_max = \"1M\";");
+    daemon_restart(d);
+    assert_true(daemon_said(d, "pool_max stays 2097152 until the next clean stop"));
+    raw_publish(&r, "a", (2 << 20) / WIRE_SLOT_UNIT - SIZE / WIRE_SLOT_UNIT - 1, SIZE, 1);
+    raw_next_of(&r, WIRE_MESSAGE, &message);
+    assert_int_equal(message.slot.size, SIZE);
+    raw_close(&r, true);
+}
+
 static void K8_an_outbox_that_is_not_the_one_that_was_made_ends_its_session(void **state)
 {
     struct daemon *d = *state;
@@ -466,6 +488,7 @@ int main(void)
         DAEMON_TEST(what_is_not_held_or_was_cut_off_is_not_copied),
         DAEMON_TEST(who_finds_no_space_for_a_copy_waits_for_its_own),
         DAEMON_TEST(S7_a_pool_outlives_its_session_while_it_is_read),
+        DAEMON_TEST(what_clients_were_told_a_pool_may_have_holds_after_a_kill),
         DAEMON_TEST(K8_an_outbox_that_is_not_the_one_that_was_made_ends_its_session),
         DAEMON_TEST(K3_a_boxed_batch_survives_a_kill_of_the_broker),
     };
