@@ -603,6 +603,25 @@ static void a_request_that_was_answered_is_read_until_it_is_given_back(void **st
     }
 }
 
+/* Its name is no name of a payload. */
+static void a_request_without_a_place_cannot_be_given_back(void **state)
+{
+    struct rig *r = *state;
+    uint16_t c = expect_session(r, "c");
+    uint16_t s = subscriber(r, "s", "t");
+    uint64_t name;
+
+    rig_request(r, c, "t", 3, r->engine.now + RIG_SECOND);
+    rig_turn(r);
+    name = expect_frame(r, s, WIRE_MESSAGE).number;
+    rig_release(r, s, name);
+    pools_look_at(&r->engine, s);
+    rig_turn(r);
+    rig_reply(r, s, name, "still owed");
+    rig_turn(r);
+    expect_message(r, c, "", "still owed");
+}
+
 static void a_second_reply_to_a_request_that_is_still_held_is_stray(void **state)
 {
     struct rig *r = *state;
@@ -866,6 +885,28 @@ static void a_pool_has_one_session(void **state)
     rig_route(r, envelope, WIRE_ENVELOPE_SIZE + size);
     assert_int_equal(rig_posted(r, 4444), WIRE_C_BAD_POOL);
     assert_int_equal(r->engine.making.n, 0);
+}
+
+/* The broker is killed when it has unlinked a dead session's pool, and before its row is free. */
+static void S7_a_slot_of_the_ledger_is_free_when_its_last_row_is(void **state)
+{
+    struct rig *r = *state;
+    uint16_t a = expect_session(r, "a");
+    uint32_t slot = engine_row(&r->engine, a)->pool_slot;
+    uint16_t b;
+
+    life_died(&r->engine, a);
+    life_quiet(&r->engine);
+    pools_gone(&r->engine, slot);
+    assert_int_equal(rig_restart(r), 0);
+    b = expect_session(r, "b");
+    assert_int_not_equal(engine_row(&r->engine, b)->pool_slot, slot);
+    life_quiet(&r->engine);
+    rig_turn(r);
+    assert_int_equal(engine_row(&r->engine, a)->state, ROW_FREE);
+    assert_non_null(rig_pool(r, r->segments[b]->nonce));
+    b = expect_session(r, "c");
+    assert_int_equal(engine_row(&r->engine, b)->pool_slot, slot);
 }
 
 static void there_is_an_end_to_pools_of_the_dead(void **state)
@@ -1150,9 +1191,19 @@ static void what_is_held_is_lent(void **state)
     lent = expect_frame(r, a, WIRE_LENT);
     assert_int_equal(lent.code, WIRE_C_NO_COPY);
     assert_int_equal(lent.number, name);
-    expect_sound(r);
     rig_kill(r, b);
     expect_places(r, p, 1, 0);
+
+    for (uint64_t other = 0; other >> 40 != name >> 40;) { /* until it has the old one's slot */
+        publish(r, p, "t", 2);
+        rig_turn(r);
+        other = expect_pooled(r, a, 2);
+        rig_fetch(r, a, name);
+        rig_turn(r);
+        assert_int_equal(expect_frame(r, a, WIRE_LENT).code, WIRE_C_NO_COPY);
+        rig_release(r, a, other);
+        expect_places(r, p, 1, 0);
+    }
 }
 
 #define TEST(name)       cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -1180,6 +1231,7 @@ int main(void)
         TEST(what_finds_no_room_to_be_kept_comes_back),
         TEST(a_kept_message_whose_time_is_over_gives_its_place_back),
         TEST(a_request_that_was_answered_is_read_until_it_is_given_back),
+        TEST(a_request_without_a_place_cannot_be_given_back),
         TEST(a_second_reply_to_a_request_that_is_still_held_is_stray),
         TEST(the_timeout_of_a_request_takes_nothing_from_who_reads_it),
         TEST(a_request_nobody_took_gives_its_place_back_with_the_answer),
@@ -1192,6 +1244,7 @@ int main(void)
         TEST(S7_who_was_ended_keeps_what_it_reads),
         TEST(who_says_goodbye_has_put_down_what_it_read),
         TEST(a_pool_has_one_session),
+        TEST(S7_a_slot_of_the_ledger_is_free_when_its_last_row_is),
         TEST(there_is_an_end_to_pools_of_the_dead),
         TEST(P5_who_waits_for_places_is_woken_when_as_many_came_back),
         TEST(P5_who_comes_too_late_to_wait_is_woken_at_once),
