@@ -198,6 +198,95 @@ static void thirty_two_clients_fit_the_default_limits_and_the_next_is_told_why_n
     PATIENCE_UNTIL(board_get(&daemon_board(d)->queue_bytes_used) == REQUEST_QUEUES);
 }
 
+enum {
+    MANY = 128, /* one of them publishes */
+    CROWD = 8,  /* sessions of an actor */
+    LARGE = 1 << 20,
+    LARGE_EACH = 66, /* so many, one is large */
+    SMALL = 64,
+    MESSAGES = 200,
+};
+
+static uint8_t stamp(unsigned number, size_t at)
+{
+    return (uint8_t)(number * 31 + at % 251);
+}
+
+static void receive_one(struct mqc *client, unsigned number)
+{
+    size_t size = number % LARGE_EACH == 0 ? LARGE : SMALL;
+    struct mqc_message message;
+    const uint8_t *payload;
+
+    ACTOR_REQUIRE(mqc_receive(client, &message, PATIENCE_MS) == 0);
+    payload = message.payload;
+    ACTOR_REQUIRE(message.size == size);
+    for (size_t at = 0; at < size; at += 63)
+        ACTOR_REQUIRE(payload[at] == stamp(number, at));
+    mqc_message_free(&message);
+}
+
+/* An actor: a crowd of subscribers. */
+static void be_crowd(struct actor *self, const void *context)
+{
+    const struct part *part = context;
+    struct mqc *clients[CROWD];
+
+    for (unsigned i = 0; i < part->number; i++) {
+        clients[i] = actor_open(part->instance, NULL, 0);
+        ACTOR_REQUIRE(mqc_subscribe(clients[i], "all", 0) == 0);
+    }
+    actor_tell(self, 0);
+    actor_hear(self);
+    for (unsigned number = 0; number < MESSAGES; number++)
+        for (unsigned i = 0; i < part->number; i++)
+            receive_one(clients[i], number);
+    for (unsigned i = 0; i < part->number; i++)
+        mqc_close(clients[i]);
+}
+
+static void publish_to_crowds(const struct daemon *d)
+{
+    static uint8_t payload[LARGE];
+    struct mqc *client = daemon_open(d, NULL, MQC_PUBLISH_ONLY);
+
+    assert_int_equal(mqc_set_batching(client, 1), 0);
+    for (unsigned number = 0; number < MESSAGES; number++) {
+        for (size_t at = 0; at < LARGE; at++)
+            payload[at] = stamp(number, at);
+        assert_int_equal(
+            mqc_publish(client, "all", payload, number % LARGE_EACH == 0 ? LARGE : SMALL, 8), 0);
+    }
+    assert_int_equal(mqc_flush(client), 0);
+    mqc_close(client);
+}
+
+static void L5_a_hundred_and_twenty_eight_fit_and_get_large_messages(void **state)
+{
+    struct daemon *d = *state;
+    struct actor actors[MANY / CROWD];
+    struct part part = {.instance = d->instance};
+
+    d->queue_bytes = 819200;
+    daemon_start(d, "max_clients = 128;");
+    for (unsigned i = 0; i < MANY / CROWD; i++) {
+        part.number = i == 0 ? CROWD - 1 : CROWD;
+        actor_start(&actors[i], be_crowd, &part);
+        actor_hear(&actors[i]);
+    }
+    assert_int_equal(daemon_rows(d), MANY - 1);
+    assert_int_equal(width_of(d, 0), NARROWEST);
+    assert_int_equal(width_of(d, MANY - 2), NARROWEST);
+    for (unsigned i = 0; i < MANY / CROWD; i++)
+        actor_tell(&actors[i], 0);
+    publish_to_crowds(d);
+    for (unsigned i = 0; i < MANY / CROWD; i++)
+        actor_join(&actors[i]);
+    PATIENCE_UNTIL(daemon_rows(d) == 0);
+    assert_true(board_get(&daemon_board(d)->totals.boxed) > 0);
+    assert_int_equal(board_get(&daemon_board(d)->totals.messages_out), (MANY - 1) * MESSAGES);
+}
+
 static void killed_clients_leave_nothing(void **state)
 {
     struct daemon *d = *state;
@@ -469,6 +558,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         DAEMON_TEST(thirty_two_clients_fit_the_default_limits_and_the_next_is_told_why_not),
+        DAEMON_TEST(L5_a_hundred_and_twenty_eight_fit_and_get_large_messages),
         DAEMON_TEST(killed_clients_leave_nothing),
         DAEMON_TEST(the_end_of_queue_memory_is_a_sentence),
         DAEMON_TEST(a_name_is_taken_until_its_holder_has_gone),

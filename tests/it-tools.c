@@ -23,7 +23,7 @@
 #include "tests/support/tool.h"
 
 /* Few and shallow queues: their memory is accounted per user, and other things run. */
-static const char small[] = "max_clients = 4;\nqueue_depth = 4;\n";
+static const char small[] = "max_clients = 4;\nqueue_depth = 4;\npool_max = \"1M\";\n";
 
 static struct tool pub, sub, other;
 
@@ -160,22 +160,53 @@ static void many_lines_arrive_all_and_in_order(void **state)
     free(text);
 }
 
+/* The largest payload that there can be. */
+static size_t largest(const struct daemon *d)
+{
+    struct mqc *client = daemon_open(d, NULL, MQC_PUBLISH_ONLY);
+    size_t size = mqc_payload_max(client, "l");
+
+    mqc_close(client);
+    return size;
+}
+
+/* Write to one that may end before it has read all. */
+static void feed_in_part(const struct tool *t, const char *bytes, size_t size)
+{
+    void (*before)(int) = signal(SIGPIPE, SIG_IGN);
+
+    for (size_t done = 0; done < size;) {
+        ssize_t n = write(t->in, bytes + done, size - done);
+
+        if (n < 0) {
+            assert_int_equal(errno, EPIPE);
+            break;
+        }
+        done += (size_t)n;
+    }
+    signal(SIGPIPE, before);
+}
+
 static void a_line_too_long_is_named_with_what_went_before(void **state)
 {
-    char line[3000], expected[200];
+    enum { LINE = 1200000 };
+    char *line = malloc(LINE);
+    char expected[200];
     size_t limit;
 
     daemon_start(*state, small);
-    limit = daemon_board(*state)->frame_max - wire_message_size(1, 0);
-    memset(line, 'x', sizeof line);
-    line[sizeof line - 1] = '\n';
+    limit = largest(*state);
+    assert_non_null(line);
+    assert_true(limit > 900000 && limit < LINE - 1);
+    memset(line, 'x', LINE);
+    line[LINE - 1] = '\n';
     SUBSCRIBE(*state, &sub, "-t", "l", "-C", "3", "-F", "%l");
     TOOL(&pub, "mqpub", "-t", "l", "-l");
     tool_feed(&pub, "one\ntwo\n", 8);
     line[limit] = '\n'; /* the longest that fits */
     tool_feed(&pub, line, limit + 1);
     line[limit] = 'x';
-    tool_feed(&pub, line, sizeof line);
+    feed_in_part(&pub, line, LINE);
     assert_int_equal(tool_wait(&pub), 1);
     assert_int_equal(tool_wait(&sub), 0);
     snprintf(expected, sizeof expected, "3\n3\n%zu\n", limit);
@@ -186,11 +217,28 @@ static void a_line_too_long_is_named_with_what_went_before(void **state)
         "were published before\n",
         limit);
     assert_string_equal(pub.errors, expected);
+    free(line);
+}
+
+/* A file of letters. */
+static void make_file(char path[32], size_t size)
+{
+    FILE *file;
+    int fd;
+
+    snprintf(path, 32, "/tmp/mqbroker-test-XXXXXX");
+    fd = mkostemp(path, O_CLOEXEC);
+    assert_true(fd >= 0);
+    file = fdopen(fd, "w");
+    for (size_t i = 0; i < size; i++)
+        fputc('a' + (int)(i * 7 + i / 1000) % 26, file);
+    assert_int_equal(fclose(file), 0);
 }
 
 static void what_cannot_be_read_is_said_and_nothing_published(void **state)
 {
-    static const char large[2000];
+    static const char large[1100000];
+    char path[32];
 
     daemon_start(*state, small);
     assert_int_equal(PUBLISH("-t", "a", "-f", "/nonexistent/file"), 1);
@@ -198,14 +246,54 @@ static void what_cannot_be_read_is_said_and_nothing_published(void **state)
     assert_int_equal(PUBLISH("-t", "a", "-f", "/"), 1);
     assert_string_equal(pub.errors, "mqpub: /: Is a directory\n");
     TOOL(&pub, "mqpub", "-t", "a", "-s");
-    tool_feed(&pub, large, sizeof large);
+    feed_in_part(&pub, large, sizeof large);
     assert_int_equal(tool_wait(&pub), 1);
     expect_err(&pub, "mqpub: standard input: larger than the ");
     expect_one_line(&pub);
+    make_file(path, sizeof large);
+    assert_int_equal(PUBLISH("-t", "a", "-f", path), 1);
+    expect_err(&pub, path);
+    expect_err(&pub, ": larger than the ");
+    expect_one_line(&pub);
+    unlink(path);
     assert_int_equal(PUBLISH("-t", "a/#", "-m", "x"), 1);
     expect_err(&pub, "nothing was published");
     expect_one_line(&pub);
     assert_int_equal(board_get(&daemon_board(*state)->totals.messages_in), 0);
+}
+
+static void large_messages_arrive_as_they_are(void **state)
+{
+    enum { SIZE = 300001 };
+    char path[32];
+    char *text = malloc(SIZE);
+    FILE *file;
+
+    daemon_start(*state, small);
+    make_file(path, SIZE);
+    file = fopen(path, "re");
+    assert_non_null(text);
+    assert_non_null(file);
+    assert_int_equal(fread(text, 1, SIZE, file), SIZE);
+    fclose(file);
+    SUBSCRIBE(*state, &sub, "-t", "big", "-C", "3", "-N");
+    assert_int_equal(PUBLISH("-t", "big", "-f", path, "--confirm"), 0);
+    assert_int_equal(PUBLISH("-t", "big", "-f", path, "--repeat", "1"), 0);
+    TOOL(&pub, "mqpub", "-t", "big", "-s");
+    tool_feed(&pub, text, SIZE);
+    assert_int_equal(tool_wait(&pub), 0);
+    assert_int_equal(tool_wait(&sub), 0);
+    assert_int_equal(sub.size, 3 * SIZE);
+    for (int i = 0; i < 3; i++)
+        assert_memory_equal(sub.text + i * SIZE, text, SIZE);
+    SUBSCRIBE(*state, &other, "-t", "shout", "--exec", "tr a-z A-Z");
+    assert_int_equal(PUBLISH("-t", "shout", "--request", "-f", path), 0);
+    for (int i = 0; i < SIZE; i++)
+        text[i] = (char)(text[i] - 'a' + 'A');
+    assert_int_equal(pub.size, SIZE + 1);
+    assert_memory_equal(pub.text, text, SIZE);
+    unlink(path);
+    free(text);
 }
 
 static void a_message_may_be_repeated(void **state)
@@ -305,7 +393,7 @@ static void a_command_that_fails_answers_nothing(void **state)
         {"exit 3", "mqsub: job: the command exited with 3; the request is not answered\n"},
         {"kill -9 $$",
          "mqsub: job: the command was killed (Killed); the request is not answered\n"},
-        {"head -c 5000 /dev/zero", "fit a reply; the request is not answered\n"},
+        {"head -c 1100000 /dev/zero", "fit a reply; the request is not answered\n"},
     };
 
     daemon_start(*state, small);
@@ -402,7 +490,7 @@ static void what_was_missed_is_said(void **state)
     tool_signal(&sub, SIGSTOP);
     /* More than its queue takes; the rest expires in the broker. */
     TOOL(&pub, "mqpub", "-t", "m", "-s", "--ttl", "1ms", "--repeat", "300");
-    tool_feed(&pub, large, sizeof large);
+    feed_in_part(&pub, large, sizeof large);
     assert_int_equal(tool_wait(&pub), 0);
     PATIENCE_UNTIL(board_get(&daemon_board(*state)->drops.expired) > 0);
     tool_signal(&sub, SIGCONT);
@@ -697,6 +785,7 @@ int main(void)
         TEST(many_lines_arrive_all_and_in_order),
         TEST(a_line_too_long_is_named_with_what_went_before),
         TEST(what_cannot_be_read_is_said_and_nothing_published),
+        TEST(large_messages_arrive_as_they_are),
         TEST(a_message_may_be_repeated),
         TEST(an_unconfirmed_message_is_named_by_its_line),
         TEST(an_interrupted_mqpub_sends_what_it_gathered_and_dies_of_the_signal),

@@ -95,6 +95,7 @@ static void mqstat_says_so_when_there_is_no_broker(void **state)
 
 static void cleanup_removes_what_a_killed_broker_left(void **state)
 {
+    static const char large[100000];
     struct daemon *d = *state;
     struct mqc *client;
 
@@ -102,7 +103,10 @@ static void cleanup_removes_what_a_killed_broker_left(void **state)
     client = daemon_open(d, NULL, 0);
     assert_int_equal(PROGRAM(&p, "mqctl", "cleanup", "--instance", d->instance), 1); /* it lives */
     assert_int_equal(mqc_publish(client, "t", "x", 1, 8), 0);
+    assert_int_equal(mqc_publish(client, "t", large, sizeof(large), 8), 0);
     daemon_kill(d);
+    assert_int_equal(daemon_segments(d, ".outbox"), 1);
+    assert_int_equal(daemon_segments(d, ".pool"), 1);
     assert_int_equal(PROGRAM(&p, "mqctl", "cleanup", "--instance", d->instance), 1);
     assert_non_null(strstr(p.err, "1 client still waits")); /* for it to be started again */
     if (PROGRAM(&p, "mqctl", "cleanup", "--instance", d->instance, "--force") != 0)
@@ -306,6 +310,7 @@ static void a_ledger_of_another_layout_is_refused_and_not_touched(void **state)
     struct daemon *d = *state;
     char name[NAMES_MAX];
     struct segment ledger;
+    char layout[32];
     uint32_t before;
 
     daemon_start(d, NULL);
@@ -314,7 +319,8 @@ static void a_ledger_of_another_layout_is_refused_and_not_touched(void **state)
     assert_int_equal(segment_open(&ledger, name, 1), 0);
     ((struct ledger *)ledger.base)->header.layout = PERSIST_LAYOUT + 1;
     before = checksum(&ledger);
-    start_fails(d, "layout 2");
+    snprintf(layout, sizeof(layout), "layout %d", PERSIST_LAYOUT + 1);
+    start_fails(d, layout);
     assert_int_equal(checksum(&ledger), before);
     ((struct ledger *)ledger.base)->header.layout = PERSIST_LAYOUT;
     segment_close(&ledger);
