@@ -73,6 +73,26 @@ int segment_open(struct segment *s, const char *name, int writable)
     return r;
 }
 
+int segment_reserve(struct segment *s, size_t length, int writable)
+{
+    void *base = mmap(NULL, length, writable ? PROT_READ | PROT_WRITE : PROT_READ,
+                      MAP_SHARED | MAP_NORESERVE, s->fd, 0);
+
+    if (base == MAP_FAILED)
+        return -errno;
+    munmap(s->base, s->size);
+    s->base = base;
+    s->size = length;
+    return 0;
+}
+
+void segment_forget_descriptor(struct segment *s)
+{
+    if (s->fd >= 0)
+        close(s->fd);
+    s->fd = -1;
+}
+
 int segment_allocate(const struct segment *s, size_t offset, size_t size)
 {
     int error;

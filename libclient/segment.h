@@ -29,6 +29,14 @@ int segment_create(struct segment *s, const char *name, size_t size, mode_t mode
  * empty: its maker has not come further yet. */
 int segment_open(struct segment *s, const char *name, int writable);
 
+/* Map `length` bytes of it in place of what is mapped, read-only or to write as well: more than it
+ * has, so that it can grow without being moved. What lies behind its end must not be touched. On
+ * failure the old mapping stands. */
+int segment_reserve(struct segment *s, size_t length, int writable);
+
+/* Close the descriptor; what is mapped stays. */
+void segment_forget_descriptor(struct segment *s);
+
 /* Make sure that [offset, offset + size) has memory behind it, so that touching it can never be a
  * SIGBUS. -ENOSPC: the tmpfs is full. */
 int segment_allocate(const struct segment *s, size_t offset, size_t size);
