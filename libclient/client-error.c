@@ -58,6 +58,7 @@ int client_code_error(uint8_t code)
     case WIRE_C_WINDOW:
     case WIRE_C_STORE_FULL:
     case WIRE_C_DROPPED:
+    case WIRE_C_NO_COPY:
         return -ENOBUFS;
     case WIRE_C_BAD_TOPIC:
     case WIRE_C_BAD_FILTER:
@@ -99,6 +100,11 @@ static const char *code_sentence(uint8_t code)
     case WIRE_C_TOO_MANY_FILTERS:
         return "refused, this client has as many subscriptions as max_subscriptions of the "
                "broker's configuration allows";
+    case WIRE_C_BAD_SLOT:
+        return "refused, its payload does not lie in this client's pool; that is an error of this "
+               "library, or somebody else writes to /dev/shm";
+    case WIRE_C_NO_COPY:
+        return "its payload was in the memory of another client and cannot be read any more";
     case WIRE_C_RETAINED_FULL:
         return "delivered but not kept, the broker's store of retained messages is full; forget "
                "some by publishing empty ones";
@@ -179,6 +185,12 @@ int client_fail_refused(const struct mqc *c, const char *name, uint32_t code, ui
         return client_fail(-ECONNREFUSED,
                            "broker '%s' is on its way out; try again when it has been started",
                            c->instance);
+    case WIRE_C_POOLS_FULL:
+        return client_fail(-ENFILE,
+                           "broker '%s' keeps the pools of %u ended clients, because messages in "
+                           "them are still needed, and can keep no more; let their receivers "
+                           "catch up, or forget retained messages",
+                           c->instance, number1);
     default:
         return client_fail(-EPROTO,
                            "broker '%s' refused with code %u, which this library does not know",
@@ -198,6 +210,9 @@ static const char *ended_sentence(uint8_t code)
         return "its reply queue was removed or replaced by somebody; open a new handle";
     case WIRE_C_KICKED:
         return "an administrator ended it";
+    case WIRE_C_BAD_POOL:
+        return "its pool in /dev/shm was removed, cut off or written to by somebody; open a new "
+               "handle";
     default:
         return NULL;
     }

@@ -242,7 +242,7 @@ static int ask(struct mqc *c, const char *name, unsigned flags, uint64_t start, 
         uint64_t until;
 
         session_put_register(&c->session, flags & MQC_PUBLISH_ONLY ? WIRE_F_PUBLISH_ONLY : 0,
-                             (uint32_t)getpid(), start, name, strlen(name));
+                             (uint32_t)getpid(), start, c->pool.nonce, name, strlen(name));
         session_seal(&c->session, &c->session.alone);
         r = queue_try_send(&c->urgent, c->session.alone.bytes, c->session.alone.size, WIRE_CONTROL);
         if (r < 0 && r != -EAGAIN)
@@ -280,6 +280,8 @@ static int enlist(struct mqc *c, const char *name, unsigned flags, uint64_t dead
         if (leaving)
             wait_posting(c, postings(c), earlier(deadline, LEAVING_MS));
         r = make_nonce(&nonce);
+        if (r == 0)
+            r = make_nonce(&c->pool.nonce);
         if (r < 0)
             return r;
         session_init(&c->session, c->request.width, c->urgent.width, nonce, 0, 0);
@@ -299,7 +301,9 @@ static int check_welcome(const struct mqc *c)
     const struct session *s = &c->session;
 
     if (s->id < c->board->n_rows && s->frame_max > WIRE_MESSAGE_SIZE &&
-        takes_frames(&c->request, s->frame_max) && takes_frames(&c->urgent, s->frame_max))
+        takes_frames(&c->request, s->frame_max) && takes_frames(&c->urgent, s->frame_max) &&
+        s->buffers <= OUTBOX_BUFFERS && s->buffer_size <= OUTBOX_BUFFER &&
+        s->pool_max > POOL_PAYLOADS)
         return 0;
     return client_fail(-EPROTO, "broker '%s' sent a welcome that makes no sense", c->instance);
 }
@@ -324,6 +328,39 @@ static int await_welcome(struct mqc *c, uint64_t deadline)
     return check_welcome(c);
 }
 
+/* Room for copies of payloads, as far as there is address space for it. */
+static int reserve_copies(struct mqc *c)
+{
+    uint64_t length = OUTBOX_COPIES + c->session.pool_max;
+    int r;
+
+    while ((r = segment_reserve(&c->outbox, length, 0)) == -ENOMEM && length > OUTBOX_COPIES)
+        length /= 2;
+    return r;
+}
+
+static int map_outbox(struct mqc *c)
+{
+    const struct outbox_header *outbox;
+    char name[NAMES_MAX];
+    int r;
+
+    names_outbox(name, c->instance, c->session.nonce);
+    r = segment_open(&c->outbox, name, 0);
+    if (r < 0)
+        return client_fail_call(r, "cannot map this session's outbox");
+    outbox = c->outbox.base;
+    if (c->outbox.owner != c->segment.owner)
+        return fail_owner(c, c->outbox.owner);
+    if (c->outbox.size < outbox_buffer_offset(c->session.buffers) ||
+        outbox->magic != OUTBOX_MAGIC || outbox->layout != OUTBOX_LAYOUT)
+        return client_fail(-EPROTO,
+                           "the outbox that broker '%s' made (/dev/shm%s) is damaged or not one",
+                           c->instance, name);
+    r = reserve_copies(c);
+    return r < 0 ? client_fail_call(r, "cannot map this session's outbox") : 0;
+}
+
 static int open_reply_queue(struct mqc *c, uint64_t deadline)
 {
     char name[NAMES_MAX];
@@ -335,10 +372,19 @@ static int open_reply_queue(struct mqc *c, uint64_t deadline)
     if (r < 0)
         return r;
     session_init(&c->session, c->request.width, c->urgent.width, nonce, c->reply.depth,
-                 c->reply.width);
-    r = await_welcome(c, deadline);
+                 c->reply.width > OUTBOX_BUFFER ? c->reply.width : OUTBOX_BUFFER);
+    return await_welcome(c, deadline);
+}
+
+static int map_segments(struct mqc *c, size_t pool_size)
+{
+    int r = map_outbox(c);
+
     if (r == 0)
-        session_attach(&c->session, board_row(c->board, c->session.id));
+        r = client_pool_make(c, pool_size);
+    if (r == 0)
+        session_attach(&c->session, board_row(c->board, c->session.id), c->pool.segment.base,
+                       c->outbox.base);
     return r;
 }
 
@@ -391,6 +437,8 @@ static int open_all(struct mqc *c, const struct mqc_options *o)
         r = enlist(c, o->name != NULL ? o->name : "", o->flags, deadline);
     if (r == 0)
         r = open_reply_queue(c, deadline);
+    if (r == 0)
+        r = map_segments(c, o->pool_size);
     return r;
 }
 
@@ -413,7 +461,7 @@ int mqc_open(struct mqc **client, const struct mqc_options *options)
         return client_fail_plainly(-ENOMEM, "no memory for a handle");
     strcpy(c->instance, instance);
     c->request = c->urgent = c->reply = QUEUE_CLOSED;
-    c->segment = SEGMENT_CLOSED;
+    c->segment = c->outbox = c->pool.segment = SEGMENT_CLOSED;
     c->epoll_fd = c->event_fd = -1;
     c->publish_only = (o->flags & MQC_PUBLISH_ONLY) != 0;
     c->poll_ns =

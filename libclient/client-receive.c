@@ -11,8 +11,9 @@
 #include <unistd.h>
 
 void client_fill(struct mqc_message *message, const struct wire_frame *frame,
-                 struct inbox_batch *batch)
+                 struct inbox_batch *batch, const struct client_payload *payload)
 {
+    bool pooled = (frame->flags & WIRE_F_POOLED) != 0;
     unsigned flags = 0;
 
     if ((frame->flags & WIRE_F_RETAIN) != 0)
@@ -23,12 +24,14 @@ void client_fill(struct mqc_message *message, const struct wire_frame *frame,
         flags |= MQC_M_REPLY;
     *message = (struct mqc_message){
         .topic = frame->text,
-        .payload = frame->payload,
+        .payload = pooled ? payload->bytes : frame->payload,
         .size = frame->payload_size,
         .priority = frame->priority,
         .flags = flags,
         .number = frame->number,
         .owner = batch,
+        .lender = pooled ? payload->map : NULL,
+        .held = pooled ? frame->slot.name : 0,
     };
 }
 
@@ -47,20 +50,36 @@ static void fill_failed(struct mqc *c, struct mqc_message *message)
     };
 }
 
-/* The next message of the inbox; false if there was none after all. The clock is read only for one
- * that can expire. */
-static bool hand_out(struct mqc *c, struct mqc_message *message)
+enum handing {
+    HANDED_OUT,
+    HANDED_NOTHING, /* there was no message after all */
+    HANDED_LATER,   /* its payload is being copied */
+};
+
+/* The next message of the inbox. The clock is read only for one that can expire. Returns an enum
+ * handing. */
+static int hand_out(struct mqc *c, struct mqc_message *message)
 {
+    struct client_payload payload;
     struct wire_frame frame;
 
     if (!session_peek(&c->session, &frame))
-        return false;
+        return HANDED_NOTHING;
     if (frame.expiry != 0 && frame.expiry <= client_boottime()) {
         session_expire(&c->session, &frame);
-        return false;
+        return HANDED_NOTHING;
     }
-    client_fill(message, &frame, session_hand_out(&c->session, &frame));
-    return true;
+    if ((frame.flags & WIRE_F_POOLED) != 0) {
+        switch (client_find_payload(c, &frame, frame.priority, &payload)) {
+        case CLIENT_COPYING:
+            return HANDED_LATER;
+        case CLIENT_LOST:
+            session_lose(&c->session, &frame);
+            return HANDED_NOTHING;
+        }
+    }
+    client_fill(message, &frame, session_hand_out(&c->session, &frame), &payload);
+    return HANDED_OUT;
 }
 
 /* Something higher is on its way (P1): give the broker time to send it. */
@@ -89,11 +108,16 @@ static int take(struct mqc *c, struct mqc_message *message)
     struct session *s = &c->session;
     int r;
 
+    c->copy_due = 0;
     for (;;) {
         switch ((enum session_step)session_next(s)) {
         case SESSION_MESSAGE:
-            if (hand_out(c, message))
+            r = hand_out(c, message);
+            if (r == HANDED_OUT)
                 return 0;
+            if (r == HANDED_LATER && (r = client_fetch_meanwhile(c)) < 0)
+                return r;
+            c->copy_due = 0;
             break;
         case SESSION_FAILED:
             fill_failed(c, message);
@@ -162,8 +186,12 @@ static int wait_for_one(struct mqc *c, struct mqc_message *message, uint64_t dea
 
         unring(c);
         r = client_flush(c, deadline);
-        if (r == 0 && !session_has_something(&c->session) && !requests_ran_out(c))
-            r = client_sleep(c, wake_up(c, deadline));
+        if (r == 0 && !requests_ran_out(c)) {
+            if (!session_has_something(&c->session))
+                r = client_sleep(c, wake_up(c, deadline));
+            else if (c->copy_due != 0)
+                r = client_sleep_meanwhile(c, wake_up(c, deadline));
+        }
         if (r < 0 && r != -ETIMEDOUT)
             return r;
         late = r == -ETIMEDOUT && client_monotonic() >= deadline;
@@ -196,10 +224,32 @@ int mqc_receive(struct mqc *c, struct mqc_message *message, int timeout_ms)
                            : wait_for_one(c, message, client_deadline(timeout_ms));
 }
 
+static struct mqc *handle_of(const struct inbox_batch *batch)
+{
+    return (struct mqc *)((char *)batch->inbox - offsetof(struct mqc, session.inbox));
+}
+
+/* Its payload lies in a pool. The broker is told only when the last message that was read has been
+ * freed: until then more names are likely to come, and while it waits for them it looks by itself
+ * often enough. A forked child has no part in this (rule L4). */
+static void give_back(const struct mqc_message *message)
+{
+    struct mqc *c = handle_of(message->owner);
+
+    client_let_go(c, message->lender);
+    if (*c->ours == 0)
+        return;
+    session_release(&c->session, message->held);
+    if (c->session.inbox.map == 0)
+        client_nudge(c, BOARD_LISTENING);
+}
+
 void mqc_message_free(struct mqc_message *message)
 {
     if (message == NULL || message->owner == NULL)
         return;
+    if (message->held != 0)
+        give_back(message);
     inbox_release(message->owner);
     message->owner = NULL;
 }

@@ -120,20 +120,39 @@ int64_t mqc_request_send(struct mqc *c, const struct mqc_publication *p, int tim
     return r;
 }
 
+/* The reply has come; its payload may have to be copied. */
+static int await_payload(struct mqc *c, struct client_payload *payload, uint64_t deadline)
+{
+    int r, outcome;
+
+    while ((outcome = client_find_payload(c, &c->session.reply, FETCHES_CALL, payload)) ==
+           CLIENT_COPYING) {
+        r = client_fetch_meanwhile(c);
+        if (r == -EAGAIN)
+            r = client_sleep_meanwhile(c, deadline);
+        if (r < 0)
+            return r;
+    }
+    return outcome == CLIENT_READY ? 0 : client_fail_code(WIRE_C_NO_COPY, "reply");
+}
+
 static int await_reply(struct mqc *c, struct mqc_message *reply, uint64_t deadline)
 {
     struct session *s = &c->session;
+    struct client_payload payload = {0};
     int r = client_flush(c, deadline);
 
     if (r == 0)
         r = client_await_call(c, deadline);
+    if (r == 0 && s->reply_batch != NULL && (s->reply.flags & WIRE_F_POOLED) != 0)
+        r = await_payload(c, &payload, deadline);
     if (r == -ETIMEDOUT)
         return client_fail_code(WIRE_C_TIMEOUT, "request");
     if (r < 0)
         return r;
     if (s->reply_batch == NULL)
         return client_fail_code(requests_call(&s->requests)->code, "request");
-    client_fill(reply, &s->reply, s->reply_batch);
+    client_fill(reply, &s->reply, s->reply_batch, &payload);
     s->reply_batch = NULL; /* its hold is the message's now */
     return 0;
 }

@@ -33,7 +33,8 @@ enum {
 
 #define SECOND      UINT64_C(1000000000)
 #define MILLISECOND UINT64_C(1000000)
-#define SLEEP_SLICE (10 * SECOND) /* between looks at whether the session is still there */
+#define SLEEP_SLICE (10 * SECOND) /* between looks at whether the session is still there, */
+#define IDLE_SLICE  SECOND        /* … and whether the owners of idle mappings are */
 
 /* ---- Clocks ---- */
 
@@ -90,15 +91,32 @@ int client_check(const struct mqc *c)
     return 0;
 }
 
+bool client_is_known(const struct mqc *c)
+{
+    struct board_client_info info;
+
+    switch (board_state(c)) {
+    case BOARD_STARTING:
+        return true;
+    case BOARD_RUNNING:
+        return !board_read_identity(board_row(c->board, c->session.id), &info) ||
+               info.nonce == c->session.nonce;
+    default:
+        return false;
+    }
+}
+
+bool client_is_lost(const struct mqc *c)
+{
+    return c->session.ended != WIRE_ENDED && queue_standing(&c->reply) <= 0 && !client_is_known(c);
+}
+
 /* Is the session still there? Its last batch says when it is not, so this finds only what goes
  * wrong without a word: a reply queue that was removed by force, a broker that was started again
  * without its memory. */
 static int check_session(const struct mqc *c)
 {
-    struct board_client_info info;
-
-    if (board_state(c) == BOARD_RUNNING && board_read_identity(c->session.row, &info) &&
-        info.nonce != c->session.nonce && queue_standing(&c->reply) <= 0)
+    if (board_state(c) == BOARD_RUNNING && client_is_lost(c))
         return client_fail(-ECONNRESET,
                            "broker '%s' does not know this session any more; open a new handle",
                            c->instance);
@@ -205,18 +223,24 @@ bool client_step_aside(struct mqc *c, uint64_t *now)
     return false;
 }
 
-/* True: the board says that something stands. */
+/* Has come what a sleep would be for? */
+static bool stirs(struct mqc *c)
+{
+    return !session_quiet(&c->session) || client_pool_stirred(c);
+}
+
+/* True: the board says that something stands, or the outbox that there is space. */
 static bool look_again(struct mqc *c, uint64_t deadline)
 {
     uint64_t now, until;
-    bool paid = !session_quiet(&c->session);
+    bool paid = stirs(c);
 
     if (paid || !worth_looking(c, &c->to_read))
         return paid;
     now = client_monotonic();
     until = deadline - now < c->poll_ns ? deadline : now + c->poll_ns;
     while (!paid && now < until && client_step_aside(c, &now))
-        paid = !session_quiet(&c->session);
+        paid = stirs(c);
     if (paid)
         c->crowd_ns -= c->crowd_ns / CROWD_DECAY;
     return looked(&c->to_read, paid);
@@ -246,16 +270,20 @@ static int sleep_on_queue(struct mqc *c, uint64_t deadline)
     struct pollfd readable = {.fd = c->reply.mqd, .events = POLLIN};
     uint64_t now = client_monotonic();
     uint64_t rest = deadline > now ? deadline - now : 0;
+    uint64_t slice = client_maps_idle(c) ? IDLE_SLICE : SLEEP_SLICE;
     struct timespec span;
     int n;
 
-    if (rest > SLEEP_SLICE)
-        rest = SLEEP_SLICE;
+    if (rest > slice)
+        rest = slice;
     span = (struct timespec){.tv_sec = (time_t)(rest / SECOND), .tv_nsec = (long)(rest % SECOND)};
     n = ppoll(&readable, 1, &span, NULL);
     if (n < 0 && errno != EINTR)
         return client_fail_call(-errno, "cannot wait for the reply queue");
-    return n == 0 && rest == SLEEP_SLICE ? check_session(c) : 0;
+    if (n != 0 || rest < slice)
+        return 0;
+    client_maps_sweep(c);
+    return check_session(c);
 }
 
 int client_sleep(struct mqc *c, uint64_t deadline)
@@ -263,6 +291,8 @@ int client_sleep(struct mqc *c, uint64_t deadline)
     if (deadline != CLIENT_FOREVER && client_monotonic() >= deadline)
         return -ETIMEDOUT;
     client_report(c);
+    if (c->session.untold)
+        client_nudge(c, BOARD_LISTENING);
     if (look_again(c, deadline))
         return 0;
     if (board_state(c) == BOARD_STOPPED && queue_standing(&c->reply) <= 0)
@@ -363,6 +393,18 @@ int client_send(struct mqc *c, struct session_envelope *envelope, uint64_t deadl
     return r;
 }
 
+void client_nudge(struct mqc *c, uint32_t asleep)
+{
+    uint8_t nudge[SESSION_NUDGE_SIZE];
+
+    c->session.untold = false;
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&c->board->asleep, memory_order_relaxed) < asleep)
+        return;
+    session_write_nudge(&c->session, nudge);
+    queue_try_send(&c->urgent, nudge, sizeof(nudge), WIRE_CONTROL);
+}
+
 int client_flush(struct mqc *c, uint64_t deadline)
 {
     int r;
@@ -411,6 +453,9 @@ void mqc_close(struct mqc *c)
         close(c->epoll_fd);
     if (c->event_fd >= 0)
         close(c->event_fd);
+    client_maps_close(c);
+    client_pool_close(c);
+    segment_close(&c->outbox);
     queue_close(&c->reply);
     queue_close(&c->urgent);
     queue_close(&c->request);

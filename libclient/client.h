@@ -1,10 +1,14 @@
 /* What the files of the client share: the handle, waiting, sending, sentences (floor 4; private,
  * the public header is mqclient.h).
  *
- *   client.c          receiving, sending, waiting, room: what the calls stand on; options of a
- * handle; close client-open.c     finding the broker and registering client-publish.c  publish,
- * batching, confirms client-receive.c  receive, descriptor, notification client-request.c  the
- * calls that wait for an answer: subscribe, request; reply client-error.c    sentences */
+ *   client.c          receiving, sending, waiting: what the calls stand on; close
+ *   client-open.c     finding the broker and registering
+ *   client-publish.c  publish, loans, batching, confirms
+ *   client-receive.c  receive, descriptor, notification
+ *   client-request.c  the calls that wait for an answer: subscribe, request; reply
+ *   client-pool.c     the own pool: where large payloads are written
+ *   client-maps.c     others' pools: where large payloads are read
+ *   client-error.c    sentences */
 #ifndef MQBROKER_LIBCLIENT_CLIENT_H
 #define MQBROKER_LIBCLIENT_CLIENT_H
 
@@ -16,9 +20,43 @@
 #include "libclient/names.h"
 #include "libclient/queue.h"
 #include "libclient/segment.h"
+#include "libclient/outbox.h"
 #include "libclient/session.h"
+#include "libclient/slots.h"
 
 #define CLIENT_FOREVER UINT64_MAX
+
+/* The pool for the payloads that this client sends. */
+struct client_pool {
+    struct segment segment; /* mapped as long as it may ever get, so that it never moves */
+    struct slots slots;     /* what of it is given out; ends where the memory does */
+    uint64_t nonce;
+    uint64_t limit;       /* bytes it grows to by itself, */
+    uint64_t max;         /* and the most that it may have */
+    uint64_t returned;    /* places taken out of the outbox's ring, ever */
+    uint64_t short_since; /* the last call that found no space waits, or has tried, since; 0 */
+};
+
+/* Another client's pool. */
+struct client_map {
+    struct client_map *prev; /* utlist, used last first */
+    struct client_map *next;
+    struct segment segment;
+    uint64_t nonce;
+    uint64_t end;   /* bytes that the pool had when it was last looked at */
+    uint32_t holds; /* messages that lie in it and were handed out; 0: idle */
+};
+
+struct client_maps {
+    struct client_map *first;
+    uint32_t n_idle;
+};
+
+/* A payload that is not in its frame. */
+struct client_payload {
+    const void *bytes;
+    struct client_map *map; /* where it lies; NULL: in the outbox, or in the own pool */
+};
 
 /* Has looking again before a sleep been paying? */
 struct patience {
@@ -31,6 +69,11 @@ struct mqc {
     struct session session;
     struct segment segment; /* the board, mapped read-only */
     const struct board_header *board;
+    struct segment outbox; /* likewise */
+    struct client_pool pool;
+    struct client_maps maps;
+    uint64_t copy_due; /* the next message waits for a copy; ask for it again then. 0: it does not
+                        */
     struct queue request;
     struct queue urgent;
     struct queue reply;
@@ -75,6 +118,12 @@ int client_check_process(const struct mqc *c);
 /* The session is over: why, in words. -ESHUTDOWN or -ECONNRESET. */
 int client_over(const struct mqc *c);
 
+/* Does the broker know this session, as far as the board says? A killed one does. */
+bool client_is_known(const struct mqc *c);
+
+/* Is the session gone without a word: the broker does not know it, and has left none? */
+bool client_is_lost(const struct mqc *c);
+
 /* Receive one batch into the inbox, without waiting. 0; -EAGAIN: none stands. */
 int client_fetch(struct mqc *c);
 
@@ -91,6 +140,10 @@ bool client_is_crowded(struct mqc *c, uint64_t now);
 /* Wait until something stands in the reply queue, or may: 0. -ETIMEDOUT: the deadline has passed.
  * -ESHUTDOWN, -ECONNRESET. */
 int client_sleep(struct mqc *c, uint64_t deadline);
+
+/* Have the broker look at the rings, if the board's `asleep` is at least this (enum board_sleep).
+ * Never waits: a full queue wakes it as well. */
+void client_nudge(struct mqc *c, uint32_t asleep);
 
 /* Send a sealed envelope to the queue of its level. Waits for room until the deadline, 0: not at
  * all (-EAGAIN); -ETIMEDOUT. Meanwhile what arrives is read (rule P5). */
@@ -111,6 +164,79 @@ void client_ring(struct mqc *c);
  * (-EDEADLK). 0: done. */
 int client_await_call(struct mqc *c, uint64_t deadline);
 
+/* ---- client-pool.c ---- */
+
+/* Make the pool, after WELCOME; `size` bytes it may grow to by itself. 0 or -errno. */
+int client_pool_make(struct mqc *c, uint64_t size);
+
+/* Unmap it. Its name is the broker's to remove, unless that does not know it any more. */
+void client_pool_close(struct mqc *c);
+
+/* The largest payload there can ever be space for. */
+static inline uint64_t client_pool_most(const struct mqc *c)
+{
+    uint64_t most = c->pool.max - POOL_PAYLOADS;
+
+    return most < UINT32_MAX ? most : UINT32_MAX;
+}
+
+/* Space for `size` bytes, at least 1 and at most client_pool_most(). 0; -EAGAIN: not before some
+ * comes back; -ENOSPC: /dev/shm is full; -ENOMEM. */
+int client_pool_take(struct mqc *c, uint64_t size, struct slots_place *place);
+
+/* It was not sent after all. */
+static inline void client_pool_give(struct mqc *c, const struct slots_place *place)
+{
+    slots_give(&c->pool.slots, place->offset, place->generation);
+}
+
+static inline void *client_pool_at(const struct mqc *c, uint64_t offset)
+{
+    return (uint8_t *)c->pool.segment.base + offset;
+}
+
+/* Sleep until space comes back, or the pool may grow for want of it, or something stands in the
+ * reply queue. As client_sleep(). */
+int client_pool_sleep(struct mqc *c, uint64_t deadline);
+
+/* Has come back what client_pool_sleep() waits for? */
+bool client_pool_stirred(const struct mqc *c);
+
+/* ---- client-maps.c ---- */
+
+enum client_payload_outcome {
+    CLIENT_READY = 0,
+    CLIENT_COPYING, /* it cannot be mapped, and the broker was asked for a copy: c->copy_due */
+    CLIENT_LOST,    /* it cannot be had */
+};
+
+/* Find the payload of a POOLED message, which waits at this place of the session's fetches. READY:
+ * the hold on it is the caller's, until client_let_go(). Returns an enum client_payload_outcome. */
+int client_find_payload(struct mqc *c, const struct wire_frame *frame, unsigned place,
+                        struct client_payload *out);
+
+/* While the next message, or the reply, waits for its copy: that comes as a control batch, and
+ * higher messages may come before it. 0: something came; -EAGAIN. */
+int client_fetch_meanwhile(struct mqc *c);
+
+/* … and sleep until something comes, the copy is to be asked for again, or the deadline has passed:
+ * as client_sleep(). */
+int client_sleep_meanwhile(struct mqc *c, uint64_t deadline);
+
+/* One less that reads in it. */
+void client_let_go(struct mqc *c, struct client_map *map);
+
+/* Unmap idle ones whose owner is gone, so that their memory is. */
+void client_maps_sweep(struct mqc *c);
+
+void client_maps_close(struct mqc *c);
+
+/* Is it worth waking up for a sweep? */
+static inline bool client_maps_idle(const struct mqc *c)
+{
+    return c->maps.n_idle > 0;
+}
+
 /* ---- client-publish.c ---- */
 
 /* Publish what is ready but for its number and its frame size. `confirm` gives it the next number
@@ -124,9 +250,10 @@ int client_begin(struct mqc *c, const struct mqc_publication *p, uint8_t type,
 
 /* ---- client-receive.c ---- */
 
-/* A message for the user, from a frame in a batch whose hold becomes the message's. */
+/* A message for the user, from a frame in a batch whose hold becomes the message's, as does that on
+ * its payload. */
 void client_fill(struct mqc_message *message, const struct wire_frame *frame,
-                 struct inbox_batch *batch);
+                 struct inbox_batch *batch, const struct client_payload *payload);
 
 /* ---- client-error.c ---- */
 

@@ -134,7 +134,8 @@ MQC_API int64_t mqc_publish_with(struct mqc *client, const struct mqc_publicatio
 MQC_API int mqc_publish(struct mqc *client, const char *topic, const void *payload, size_t size,
                         unsigned priority);
 
-/* Largest payload, in bytes, for this topic. */
+/* Largest payload, in bytes, for this topic: what the broker's configuration lets a pool have
+ * (pool_max), at most 4 GiB less 1. */
 MQC_API size_t mqc_payload_max(const struct mqc *client, const char *topic);
 
 /* Publish without any copy: borrow memory of this client's pool, write the payload there, publish
@@ -206,8 +207,10 @@ struct mqc_message {
                         for mqc_reply() */
     int error; /* MQC_M_FAILED: -ENOENT nobody subscribes, -ECONNRESET the server died, -ETIMEDOUT,
                   -ENOBUFS dropped */
-    void *owner;   /* the library's, as is the next */
-    uint64_t held; /* name of a payload that lies in its sender's pool; 0: it does not */
+    /* The library's: */
+    void *owner;
+    void *lender;  /* pool that the payload lies in, */
+    uint64_t held; /* and the name it is given back under */
 };
 
 /* The next message, highest priority first. Returns 0 and fills `message`, which is to be freed.

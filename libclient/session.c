@@ -6,6 +6,9 @@
  * number. And that no bytes that come out of the queue can hurt: each batch and each frame goes
  * through the codec's checks before it is believed, and what fails them is counted and left out.
  *
+ * A payload in a pool is a name until it is given back: whatever becomes of its message here, its
+ * name ends in the release ring, or with whom the message was handed to.
+ *
  * Two kinds of frame do not wait for their turn. Answers settle what they answer when they arrive;
  * and the reply to the call that waits (mqc_request) is taken out of whatever batch it comes in,
  * where its frame is marked so that the reader goes past it.
@@ -50,9 +53,12 @@ static uint64_t load_tide(const struct session *s)
     return atomic_load_explicit(&s->row->tide, memory_order_acquire);
 }
 
-void session_attach(struct session *s, const struct board_row *row)
+void session_attach(struct session *s, const struct board_row *row, struct pool_header *pool,
+                    const void *outbox)
 {
     s->row = row;
+    s->pool = pool;
+    s->outbox = outbox;
     s->tide.value = ~load_tide(s); /* so that the first look is a thorough one */
 }
 
@@ -129,6 +135,12 @@ bool session_quiet(struct session *s)
     return s->tide.standing == 0;
 }
 
+bool session_control_stands(struct session *s)
+{
+    look(s);
+    return (s->tide.standing >> WIRE_CONTROL & 1) != 0;
+}
+
 int session_next(struct session *s)
 {
     struct session_tide *t = &s->tide;
@@ -168,6 +180,38 @@ void session_stirred(struct session *s)
     s->tide.emptied = false;
 }
 
+/* ---- Payloads in pools ---- */
+
+void session_release(struct session *s, uint64_t name)
+{
+    uint64_t n;
+
+    if (s->pool == NULL) /* nobody sends pooled messages before there is one */
+        return;
+    n = atomic_load_explicit(&s->pool->released, memory_order_relaxed);
+    atomic_store_explicit(&s->pool->ring[n % POOL_RING], name, memory_order_relaxed);
+    atomic_store_explicit(&s->pool->released, n + 1, memory_order_release);
+    s->untold = true;
+}
+
+/* A message is not handed out: nobody will read its payload. */
+static void let_go(struct session *s, const struct wire_frame *frame)
+{
+    if (frame->type == WIRE_MESSAGE && (frame->flags & WIRE_F_POOLED) != 0)
+        session_release(s, frame->slot.name);
+}
+
+/* The rest of a batch is not gone through. */
+static void let_go_all(struct session *s, const uint8_t *bytes, uint32_t left)
+{
+    struct wire_frame frame;
+
+    for (; left > 0 && wire_get_delivery(bytes, left, &frame) == WIRE_OK; left -= frame.size) {
+        let_go(s, &frame);
+        bytes += frame.size;
+    }
+}
+
 /* ---- Arrival ---- */
 
 static void welcome(struct session *s, const struct wire_frame *frame)
@@ -180,6 +224,9 @@ static void welcome(struct session *s, const struct wire_frame *frame)
     s->width = frame->width;
     s->frame_max = frame->frame_max;
     s->window = frame->window;
+    s->pool_max = frame->pool_max;
+    s->buffers = frame->buffers;
+    s->buffer_size = frame->buffer_size;
     memcpy(s->token, frame->token, sizeof(s->token));
 }
 
@@ -201,6 +248,10 @@ static void take_control(struct session *s, const struct wire_frame *frame)
         break;
     case WIRE_ANSWER:
         settle(s, frame);
+        break;
+    case WIRE_LENT:
+        if (!fetches_answer(&s->fetches, frame))
+            s->stray++;
         break;
     case WIRE_STOPPED:
     case WIRE_ENDED:
@@ -270,14 +321,47 @@ static int refuse(struct session *s, struct inbox_batch *batch, int outcome)
     return outcome;
 }
 
+static bool get_header(const struct session *s, const struct inbox_batch *batch, size_t size,
+                       unsigned level, struct wire_batch *out)
+{
+    return wire_get_batch(batch->bytes, size, out) == WIRE_OK && out->level == level &&
+           level < INBOX_LEVELS && (!s->welcomed || out->session == s->id);
+}
+
+static bool is_boxed(const struct wire_batch *header)
+{
+    return header->size == WIRE_BOXED_SIZE && header->frames[WIRE_AT_TYPE] == WIRE_BOXED;
+}
+
+/* The batch lies in a buffer of the outbox. It is copied before it is looked at, and the buffer
+ * given back whatever is found in it. Returns its size, 0: it cannot be there. */
+static size_t unbox(struct session *s, struct inbox_batch *batch, const struct wire_batch *letter)
+{
+    struct wire_frame box;
+
+    if (wire_get_delivery(letter->frames, letter->size, &box) != WIRE_OK || s->outbox == NULL ||
+        box.buffer >= s->buffers || box.boxed_size > s->buffer_size ||
+        box.boxed_size > s->inbox.width)
+        return 0;
+    memcpy(batch->bytes, s->outbox + outbox_buffer_offset(box.buffer), box.boxed_size);
+    atomic_store_explicit(&s->pool->taken[box.buffer], letter->number, memory_order_release);
+    return box.boxed_size;
+}
+
 int session_arrive(struct session *s, struct inbox_batch *batch, size_t size, unsigned level)
 {
     struct wire_batch header;
     uint32_t at = WIRE_BATCH_SIZE;
 
-    if (wire_get_batch(batch->bytes, size, &header) != WIRE_OK || header.level != level ||
-        level >= INBOX_LEVELS || (s->welcomed && header.session != s->id))
+    if (!get_header(s, batch, size, level, &header))
         return refuse(s, batch, SESSION_MALFORMED);
+    if (is_boxed(&header)) {
+        uint64_t number = header.number;
+
+        size = unbox(s, batch, &header);
+        if (!get_header(s, batch, size, level, &header) || header.number != number)
+            return refuse(s, batch, SESSION_MALFORMED);
+    }
     if (!inbox_fresh(&s->inbox, level, header.number))
         return refuse(s, batch, SESSION_REPEATED);
     note_read(&s->tide, level, header.number);
@@ -312,6 +396,7 @@ static bool is_for_reader(struct session *s, const struct wire_frame *frame)
         requests_find(&s->requests, (uint32_t)frame->number) != NULL)
         return true;
     s->stray++;
+    let_go(s, frame);
     return false;
 }
 
@@ -331,6 +416,7 @@ bool session_peek(struct session *s, struct wire_frame *out)
             if (wire_get_delivery(bytes, left, out) != WIRE_OK ||
                 (out->type == WIRE_MESSAGE && out->priority != best)) {
                 s->malformed++;
+                let_go_all(s, bytes, left);
                 skip = left;
             } else if (is_for_reader(s, out)) {
                 return true;
@@ -359,7 +445,16 @@ void session_expire(struct session *s, const struct wire_frame *frame)
     s->expired++;
     if (frame->text_size > 0)
         reports_add(&s->reports, frame->text, frame->text_size);
+    let_go(s, frame);
     inbox_advance(&s->inbox, frame->priority, frame->size);
+}
+
+void session_lose(struct session *s, const struct wire_frame *frame)
+{
+    if ((frame->flags & WIRE_F_REPLY) != 0)
+        requests_fail(&s->requests, requests_find(&s->requests, (uint32_t)frame->number),
+                      WIRE_C_NO_COPY);
+    session_expire(s, frame);
 }
 
 void session_end_call(struct session *s)
@@ -368,8 +463,10 @@ void session_end_call(struct session *s)
 
     if (call->state != REQUEST_FREE)
         requests_close(&s->requests, call);
-    if (s->reply_batch != NULL)
+    if (s->reply_batch != NULL) {
+        let_go(s, &s->reply);
         inbox_release(s->reply_batch);
+    }
     s->reply_batch = NULL;
 }
 
@@ -422,10 +519,15 @@ int session_place(struct session *s, const struct session_message *m)
 
 static void put(struct session_envelope *envelope, const struct session_message *m)
 {
+    uint8_t *out = envelope->bytes + envelope->size;
+
     envelope->level = m->priority;
-    envelope->size += (uint32_t)wire_put_message(envelope->bytes + envelope->size, m->type,
-                                                 m->priority, m->flags, m->number, m->expiry,
-                                                 m->topic, m->topic_size, m->payload, m->size);
+    envelope->size +=
+        (uint32_t)(m->slot.size == 0
+                       ? wire_put_message(out, m->type, m->priority, m->flags, m->number, m->expiry,
+                                          m->topic, m->topic_size, m->payload, m->size)
+                       : wire_put_pooled(out, m->type, m->priority, m->flags, m->number, m->expiry,
+                                         m->topic, m->topic_size, &m->slot));
 }
 
 void session_put_alone(struct session *s, const struct session_message *m)
@@ -449,11 +551,12 @@ static uint8_t *begin_control(struct session *s, uint8_t level)
 }
 
 void session_put_register(struct session *s, uint16_t flags, uint32_t pid, uint64_t start,
-                          const char *name, size_t name_size)
+                          uint64_t pool, const char *name, size_t name_size)
 {
     uint8_t *out = begin_control(s, WIRE_CONTROL);
 
-    s->alone.size += (uint32_t)wire_put_register(out, flags, s->nonce, pid, start, name, name_size);
+    s->alone.size +=
+        (uint32_t)wire_put_register(out, flags, s->nonce, pid, start, pool, name, name_size);
 }
 
 void session_put_text(struct session *s, uint8_t type, uint16_t flags, uint32_t number,
@@ -469,6 +572,19 @@ void session_put_bye(struct session *s)
     uint8_t *out = begin_control(s, 0);
 
     s->alone.size += (uint32_t)wire_put_bye(out);
+}
+
+void session_put_fetch(struct session *s, uint64_t name)
+{
+    uint8_t *out = begin_control(s, WIRE_CONTROL);
+
+    s->alone.size += (uint32_t)wire_put_fetch(out, name);
+}
+
+void session_write_nudge(const struct session *s, uint8_t out[SESSION_NUDGE_SIZE])
+{
+    wire_put_envelope(out, s->id, s->token, SESSION_NUDGE_SIZE);
+    wire_put_nudge(out + WIRE_ENVELOPE_SIZE);
 }
 
 uint32_t session_put_reports(struct session *s)

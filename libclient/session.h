@@ -12,7 +12,9 @@
 
 #include "libclient/board.h"
 #include "libclient/confirms.h"
+#include "libclient/fetches.h"
 #include "libclient/inbox.h"
+#include "libclient/pool.h"
 #include "libclient/reports.h"
 #include "libclient/requests.h"
 #include "libclient/wire.h"
@@ -29,13 +31,14 @@ struct session_message {
     uint8_t type; /* WIRE_PUBLISH, WIRE_REQUEST, WIRE_REPLY */
     uint8_t priority;
     uint16_t flags;
-    uint16_t frame_size; /* wire_message_size() */
+    uint16_t frame_size; /* wire_message_size() or wire_pooled_size() */
     uint8_t topic_size;
     const char *topic;
     const void *payload;
     size_t size;
     uint64_t number;
     uint64_t expiry;
+    struct wire_slot slot; /* where the payload is; slot.size 0: it goes in the frame */
 };
 
 /* What was read of the board row, rule P1. */
@@ -53,7 +56,9 @@ struct session_tide {
 
 struct session {
     struct inbox inbox;
-    const struct board_row *row; /* NULL before session_attach() */
+    const struct board_row *row; /* NULL before session_attach(), and so are the next two */
+    struct pool_header *pool;    /* this client's own: its words for the broker */
+    const uint8_t *outbox;       /* struct outbox_header, and the buffers behind it */
     struct session_tide tide;
 
     /* From WELCOME. */
@@ -63,6 +68,9 @@ struct session {
     uint32_t width;
     uint32_t frame_max;
     uint64_t window;
+    uint64_t pool_max;
+    uint32_t buffers; /* of the outbox, */
+    uint32_t buffer_size;
     uint64_t nonce;
     uint8_t token[WIRE_TOKEN_SIZE];
 
@@ -84,6 +92,8 @@ struct session {
     struct requests requests;
     struct wire_frame reply; /* the call's, when it is done by a reply: it lies in reply_batch, */
     struct inbox_batch *reply_batch; /* on which there is a hold. NULL: no reply */
+    struct fetches fetches;
+    bool untold;   /* names were put into the release ring since the broker was told to look */
     uint8_t ended; /* WIRE_STOPPED or WIRE_ENDED was read: the queue's last batch; else 0 */
     uint8_t ended_code;
 
@@ -95,14 +105,16 @@ struct session {
     uint64_t stray;         /* replies and answers to nothing that is open */
 };
 
-/* Begin: the widths of both request queues, the nonce sent with REGISTER, the geometry of the reply
- * queue. */
+/* Begin: the widths of both request queues, the nonce sent with REGISTER, the depth of the reply
+ * queue, and the size of the largest batch there can be. */
 void session_init(struct session *s, uint32_t normal_width, uint32_t urgent_width, uint64_t nonce,
                   uint32_t depth, uint32_t width);
 void session_deinit(struct session *s);
 
-/* After WELCOME: the board row of this session. */
-void session_attach(struct session *s, const struct board_row *row);
+/* After WELCOME: the board row of this session, its pool, and its outbox, which has as many buffers
+ * as WELCOME said. */
+void session_attach(struct session *s, const struct board_row *row, struct pool_header *pool,
+                    const void *outbox);
 
 /* ---- Reading ---- */
 
@@ -113,8 +125,9 @@ enum session_arrival {
 };
 
 /* A queue message of `size` bytes came at this kernel priority into `batch`, which was
- * inbox_blank(). The batch belongs to the session from here on. Answers are settled at once,
- * messages wait in the inbox. Returns an enum session_arrival. */
+ * inbox_blank(). The batch belongs to the session from here on. One that lies in the outbox is
+ * copied from there, and its buffer free again. Answers are settled at once, messages wait in the
+ * inbox. Returns an enum session_arrival. */
 int session_arrive(struct session *s, struct inbox_batch *batch, size_t size, unsigned level);
 
 /* A receive found the queue empty. */
@@ -151,9 +164,18 @@ bool session_quiet(struct session *s);
 bool session_peek(struct session *s, struct wire_frame *out);
 
 /* Go past the frame that session_peek() showed. Handed out: returns the batch it lies in, with a
- * hold for who reads it. Expired: counted by topic, to be reported (rule P11). */
+ * hold for who reads it, who also has to session_release() a payload in a pool. Expired: counted by
+ * topic, to be reported (rule P11). Lost, because its payload cannot be had: the request that it
+ * answers has failed, anything else counts like an expired one. */
 struct inbox_batch *session_hand_out(struct session *s, const struct wire_frame *frame);
 void session_expire(struct session *s, const struct wire_frame *frame);
+void session_lose(struct session *s, const struct wire_frame *frame);
+
+/* A delivery's payload is not read any more: its name goes into the release ring. */
+void session_release(struct session *s, uint64_t name);
+
+/* Does the board say that a control batch stands in the queue? A hint. */
+bool session_control_stands(struct session *s);
 
 /* Is there anything that session_next() would hand out without a receive? */
 static inline bool session_has_something(const struct session *s)
@@ -191,10 +213,16 @@ static inline void session_count(struct session *s, const struct session_message
 
 /* Control frames; each makes `alone` an envelope of its own. `number` comes back in the answer. */
 void session_put_register(struct session *s, uint16_t flags, uint32_t pid, uint64_t start,
-                          const char *name, size_t name_size);
+                          uint64_t pool, const char *name, size_t name_size);
 void session_put_text(struct session *s, uint8_t type, uint16_t flags, uint32_t number,
                       const char *text, size_t text_size);
 void session_put_bye(struct session *s);
+void session_put_fetch(struct session *s, uint64_t name);
+
+/* A whole envelope with NUDGE, without the use of `alone`: it may be wanted while that is being
+ * sent. */
+enum { SESSION_NUDGE_SIZE = WIRE_ENVELOPE_SIZE + WIRE_HEAD_SIZE };
+void session_write_nudge(const struct session *s, uint8_t out[SESSION_NUDGE_SIZE]);
 
 /* As many reports as fit into `alone`. Returns how many; pass that to reports_drop() when it was
  * sent. */

@@ -60,7 +60,13 @@ int slots_take(struct slots *s, uint64_t size, struct slots_place *place);
 /* Has one of this size come back that slots_take() would give out again at once? */
 bool slots_at_hand(const struct slots *s, uint64_t size);
 
-/* Where `end` would have to be for slots_take() to succeed, after it said -ENOSPC. */
+/* Where it ends. */
+static inline uint64_t slots_end(const struct slots *s)
+{
+    return (uint64_t)s->end * WIRE_SLOT_UNIT;
+}
+
+/* Where that would have to be for slots_take() to succeed, after it said -ENOSPC. */
 uint64_t slots_end_wanted(const struct slots *s, uint64_t size);
 
 /* A place came back. False: nothing is given out there under this generation; then nothing is

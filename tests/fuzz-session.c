@@ -3,7 +3,9 @@
  *
  *   - asking for the next message ends;
  *   - priorities handed out are those of the batches they came in, and what is handed out is whole;
- *   - every buffer is free again when everything was read and freed. */
+ *   - every buffer is free again when everything was read and freed;
+ *   - every payload in a pool that was shown is given back once, and none that the bytes did not
+ *     name. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,13 +14,15 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { DEPTH = 4, WIDTH = 512, ID = 1 };
+enum { DEPTH = 4, WIDTH = 512, ID = 1, BUFFERS = 2 };
 
 struct fuzz {
     const uint8_t *at;
     size_t left;
     struct session session;
     struct board_row row;
+    struct pool_header *pool;
+    uint8_t *outbox;
     uint64_t number;
     uint32_t request; /* the last one opened */
 };
@@ -63,20 +67,55 @@ static void arrive(struct fuzz *f, bool good_header)
     session_arrive(&f->session, batch, size, level);
 }
 
+/* The same, but it lies in the outbox; perhaps not where the queue message says. */
+static void arrive_boxed(struct fuzz *f)
+{
+    struct inbox_batch *batch;
+    uint8_t level = next_byte(f) % INBOX_LEVELS;
+    uint8_t buffer = next_byte(f) % (BUFFERS + 1);
+    uint32_t size = next_byte(f) * 2u, frames = WIRE_BATCH_SIZE;
+
+    if (size < WIRE_BATCH_SIZE || size > f->left || inbox_full(&f->session.inbox))
+        return;
+    memcpy(f->outbox + outbox_buffer_offset(0), f->at, size);
+    f->at += size;
+    f->left -= size;
+    f->number++;
+    if (size % 8 != 0)
+        wire_put_batch(f->outbox + outbox_buffer_offset(0), ID, level, f->number, 0, 0, size);
+    batch = inbox_blank(&f->session.inbox);
+    must(batch != NULL);
+    frames += (uint32_t)wire_put_boxed(batch->bytes + frames, buffer, size);
+    wire_put_batch(batch->bytes, ID, level, f->number, 0, 0, frames);
+    session_arrive(&f->session, batch, frames, level);
+}
+
 static void hand_out(struct fuzz *f, bool expired)
 {
     struct wire_frame frame;
+    uint64_t released;
+    bool pooled;
     int best = inbox_best(&f->session.inbox);
 
     if (!session_peek(&f->session, &frame))
         return;
     must(frame.type == WIRE_MESSAGE && frame.priority == best);
-    must(frame.text[frame.text_size] == '\0' &&
-         frame.payload + frame.payload_size == frame.bytes + frame.size);
-    if (expired)
+    must(frame.text[frame.text_size] == '\0');
+    pooled = (frame.flags & WIRE_F_POOLED) != 0;
+    must(pooled || frame.payload + frame.payload_size == frame.bytes + frame.size);
+    released = atomic_load(&f->pool->released);
+    if (expired && pooled && frame.expiry == 0) {
+        session_lose(&f->session, &frame);
+    } else if (expired) {
         session_expire(&f->session, &frame);
-    else
+    } else {
         inbox_release(session_hand_out(&f->session, &frame));
+        must(atomic_load(&f->pool->released) == released);
+        if (pooled)
+            session_release(&f->session, frame.slot.name);
+    }
+    must(atomic_load(&f->pool->released) == released + pooled);
+    must(!pooled || atomic_load(&f->pool->ring[released % POOL_RING]) == frame.slot.name);
 }
 
 /* What a receive does, with a queue that is empty. */
@@ -165,17 +204,32 @@ static void read_all(struct fuzz *f)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct fuzz fuzz;
+    static struct pool_header memory;
+    static uint8_t outbox[OUTBOX_COPIES];
+    struct pool_header *pool = &memory;
     struct fuzz *f = &fuzz;
 
     memset(f, 0, sizeof(*f));
     f->at = data;
     f->left = size;
+    f->pool = pool;
+    f->outbox = outbox;
+    memset(pool, 0, sizeof(*pool));
     session_init(&f->session, 2048, 1280, 7, DEPTH, WIDTH);
-    session_attach(&f->session, &f->row);
+    f->session.buffers = BUFFERS;
+    f->session.buffer_size = OUTBOX_BUFFER;
+    session_attach(&f->session, &f->row, pool, outbox);
     while (f->left > 0) {
-        switch (next_byte(f) % 8) {
+        switch (next_byte(f) % 10) {
         case 0:
             arrive(f, false);
+            break;
+        case 8:
+            arrive_boxed(f);
+            break;
+        case 9:
+            fetches_at(&f->session.fetches, next_byte(f) % FETCHES_PLACES, next_byte(f))->state =
+                FETCH_ASKED;
             break;
         case 1:
         case 2:

@@ -23,6 +23,8 @@ enum { DEPTH = 4, WIDTH = 1280, NORMAL = 2048, URGENT = 1280, ID = 3 };
 struct peer {
     struct session session;
     struct board_row row;
+    struct pool_header *pool;
+    uint8_t *outbox;
     uint64_t number; /* of the last batch */
     uint64_t grant;
     /* The batch that is being made. */
@@ -96,21 +98,35 @@ static void send_welcome(struct peer *p, uint64_t nonce, uint16_t id)
                                  .depth = DEPTH,
                                  .width = WIDTH,
                                  .frame_max = 1200,
-                                 .window = WINDOW};
+                                 .window = WINDOW,
+                                 .pool_max = 1 << 20,
+                                 .buffers = 4,
+                                 .buffer_size = OUTBOX_BUFFER};
 
     begin(p);
     p->size += (uint32_t)wire_put_welcome(p->bytes + p->size, &welcome);
     arrive(p, WIRE_CONTROL);
 }
 
+static void *make_segment(size_t size)
+{
+    void *segment = aligned_alloc(4096, size);
+
+    memset(segment, 0, size);
+    return segment;
+}
+
 static int setup(void **state)
 {
     struct peer *p = calloc(1, sizeof(*p));
 
-    session_init(&p->session, NORMAL, URGENT, NONCE, DEPTH, WIDTH);
+    p->pool = make_segment(sizeof(*p->pool));
+    p->outbox = make_segment(OUTBOX_COPIES);
+
+    session_init(&p->session, NORMAL, URGENT, NONCE, DEPTH, OUTBOX_BUFFER);
     p->grant = WINDOW;
     send_welcome(p, NONCE, ID);
-    session_attach(&p->session, &p->row);
+    session_attach(&p->session, &p->row, p->pool, p->outbox);
     announce(p, WIRE_CONTROL, p->number, 0);
     *state = p;
     return 0;
@@ -121,6 +137,8 @@ static int teardown(void **state)
     struct peer *p = *state;
 
     session_deinit(&p->session);
+    free(p->pool);
+    free(p->outbox);
     free(p);
     return 0;
 }
@@ -138,7 +156,7 @@ static void welcome_is_taken_once_and_only_for_its_nonce(void **state)
     assert_int_equal(p->session.id, ID);
 
     session_deinit(&p->session);
-    session_init(&p->session, NORMAL, URGENT, NONCE + 1, DEPTH, WIDTH);
+    session_init(&p->session, NORMAL, URGENT, NONCE + 1, DEPTH, OUTBOX_BUFFER);
     send_welcome(p, NONCE, ID);
     assert_false(p->session.welcomed);
 }
@@ -640,6 +658,195 @@ static void P11_reports_go_in_as_many_envelopes_as_they_need(void **state)
     assert_int_equal(sum, REPORTS_TOPICS);
 }
 
+/* ---- Payloads in pools ---- */
+
+static void add_pooled(struct peer *p, uint8_t priority, uint16_t flags, uint64_t number,
+                       uint64_t expiry, uint64_t name)
+{
+    const struct wire_slot slot = {.pool = 77, .offset = 500, .size = 5000, .name = name};
+    const char *topic = (flags & WIRE_F_REPLY) != 0 ? "" : "t";
+
+    p->size += (uint32_t)wire_put_pooled(p->bytes + p->size, WIRE_MESSAGE, priority, flags, number,
+                                         expiry, topic, strlen(topic), &slot);
+}
+
+static void expect_released(struct peer *p, uint64_t n, uint64_t last)
+{
+    assert_int_equal(atomic_load(&p->pool->released), n);
+    if (n > 0)
+        assert_int_equal(atomic_load(&p->pool->ring[(n - 1) % POOL_RING]), last);
+}
+
+static void a_pooled_message_is_handed_out_by_its_place(void **state)
+{
+    struct peer *p = *state;
+    struct wire_frame frame;
+
+    begin(p);
+    add_pooled(p, 3, 0, 0, 0, 42);
+    arrive(p, 3);
+    assert_true(session_peek(&p->session, &frame));
+    assert_int_equal(frame.slot.offset, 500);
+    inbox_release(session_hand_out(&p->session, &frame));
+    expect_released(p, 0, 0); /* not before its reader says so */
+    session_release(&p->session, frame.slot.name);
+    expect_released(p, 1, 42);
+    assert_true(p->session.untold);
+}
+
+static void the_release_ring_goes_round(void **state)
+{
+    struct peer *p = *state;
+
+    for (uint64_t name = 1; name <= POOL_RING + 5; name++) {
+        session_release(&p->session, name);
+        expect_released(p, name, name);
+    }
+}
+
+static void S7_what_is_not_handed_out_is_given_back(void **state)
+{
+    struct peer *p = *state;
+    struct wire_frame frame;
+    uint32_t call;
+
+    begin(p);
+    add_pooled(p, 3, 0, 0, 7, 1);                           /* expires */
+    add_pooled(p, 3, 0, 0, 0, 2);                           /* cannot be read */
+    add_pooled(p, 3, WIRE_F_REPLY, REQUESTS_BIT | 5, 0, 3); /* a reply to nothing */
+    add_pooled(p, 4, 0, 0, 0, 4);                           /* of another priority than its batch */
+    arrive(p, 3);
+    assert_true(session_peek(&p->session, &frame));
+    session_expire(&p->session, &frame);
+    expect_released(p, 1, 1);
+    assert_true(session_peek(&p->session, &frame));
+    session_lose(&p->session, &frame);
+    expect_released(p, 2, 2);
+    assert_false(session_peek(&p->session, &frame));
+    expect_released(p, 4, 4);
+    assert_int_equal(p->session.expired, 2);
+    assert_int_equal(p->session.reports.topics[0].count, 2);
+
+    call = requests_open_call(&p->session.requests, true);
+    begin(p);
+    add_pooled(p, 3, WIRE_F_REPLY, call, 0, 5);
+    arrive(p, 3);
+    assert_non_null(p->session.reply_batch);
+    expect_released(p, 4, 4);
+    session_end_call(&p->session); /* the caller has not taken it */
+    expect_released(p, 5, 5);
+}
+
+static void a_lost_reply_fails_its_request(void **state)
+{
+    struct peer *p = *state;
+    struct request failed;
+    struct wire_frame frame;
+    uint32_t number = requests_open(&p->session.requests, 1000, 3);
+
+    begin(p);
+    add_pooled(p, 3, WIRE_F_REPLY, number, 0, 9);
+    arrive(p, 3);
+    assert_true(session_peek(&p->session, &frame));
+    session_lose(&p->session, &frame);
+    assert_int_equal(session_next(&p->session), SESSION_FAILED);
+    assert_true(requests_next_failed(&p->session.requests, &failed));
+    assert_int_equal(failed.code, WIRE_C_NO_COPY);
+    expect_released(p, 1, 9);
+}
+
+static void a_copy_that_was_lent_is_found_by_its_name(void **state)
+{
+    struct peer *p = *state;
+    struct fetch *low = fetches_at(&p->session.fetches, 3, 42);
+    struct fetch *high = fetches_at(&p->session.fetches, 9, 43);
+
+    low->state = high->state = FETCH_ASKED;
+    begin(p);
+    p->size += (uint32_t)wire_put_lent(p->bytes + p->size, WIRE_C_OK, 42, OUTBOX_COPIES, 5000);
+    p->size += (uint32_t)wire_put_lent(p->bytes + p->size, WIRE_C_NO_COPY, 43, 0, 0);
+    p->size += (uint32_t)wire_put_lent(p->bytes + p->size, WIRE_C_OK, 44, 0, 0); /* not asked */
+    arrive(p, WIRE_CONTROL);
+    assert_int_equal(low->state, FETCH_LENT);
+    assert_int_equal(low->offset, OUTBOX_COPIES);
+    assert_int_equal(low->size, 5000);
+    assert_int_equal(high->state, FETCH_LOST);
+    assert_int_equal(p->session.stray, 1);
+    assert_ptr_equal(fetches_at(&p->session.fetches, 3, 42), low);
+    assert_int_equal(low->state, FETCH_LENT);
+    fetches_at(&p->session.fetches, 3, 50); /* the next one that waits there */
+    assert_int_equal(low->state, FETCH_NONE);
+}
+
+/* ---- Batches in the outbox ---- */
+
+/* Put the batch into a buffer; what arrives is the queue message that says so. */
+static int arrive_boxed(struct peer *p, unsigned level, uint32_t buffer, uint32_t size,
+                        uint64_t number)
+{
+    wire_put_batch(p->bytes, ID, (uint8_t)level, p->number + 1, p->grant, 0, p->size);
+    if (buffer < OUTBOX_BUFFERS)
+        memcpy(p->outbox + outbox_buffer_offset(buffer), p->bytes, p->size);
+    begin(p);
+    p->size += (uint32_t)wire_put_boxed(p->bytes + p->size, buffer, size);
+    p->number++;
+    return arrive_as(p, level, number);
+}
+
+static uint64_t taken(struct peer *p, uint32_t buffer)
+{
+    return atomic_load(&p->pool->taken[buffer]);
+}
+
+static void a_boxed_batch_is_taken_out_and_its_buffer_given_back(void **state)
+{
+    struct peer *p = *state;
+
+    begin(p);
+    add_message(p, 3, 0, 0, 0, "t", "one");
+    add_message(p, 3, 0, 0, 0, "t", "two");
+    assert_int_equal(arrive_boxed(p, 3, 2, p->size, p->number + 1), SESSION_ARRIVED);
+    assert_int_equal(taken(p, 2), p->number);
+    memset(p->outbox, 0xff, OUTBOX_COPIES); /* it is used again */
+    expect(p, "one");
+    expect(p, "two");
+}
+
+static void K3_a_repeat_gives_its_buffer_back_too(void **state)
+{
+    struct peer *p = *state;
+
+    arrive_message(p, 3, "one");
+    begin(p);
+    add_message(p, 3, 0, 0, 0, "t", "one");
+    p->number--;
+    assert_int_equal(arrive_boxed(p, 3, 1, p->size, p->number + 1), SESSION_REPEATED);
+    assert_int_equal(taken(p, 1), p->number);
+}
+
+static void a_box_that_cannot_be_is_malformed(void **state)
+{
+    struct peer *p = *state;
+    uint32_t size = (uint32_t)(WIRE_BATCH_SIZE + wire_message_size(1, 3));
+    const struct {
+        uint32_t buffer;
+        uint32_t size;
+        uint64_t ahead; /* of the number in the buffer */
+    } cases[] = {
+        {4, size, 0}, {1, OUTBOX_BUFFER + 1, 0}, {1, 10, 0}, {1, size + 1, 0}, {1, size, 1}};
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        begin(p);
+        add_message(p, 3, 0, 0, 0, "t", "one");
+        assert_int_equal(
+            arrive_boxed(p, 3, cases[i].buffer, cases[i].size, p->number + 1 + cases[i].ahead),
+            SESSION_MALFORMED);
+    }
+    assert_int_equal(p->session.malformed, 5);
+    arrive_message(p, 3, "fine");
+    expect(p, "fine");
+}
+
 /* ---- Sending ---- */
 
 static struct session_message message(uint8_t priority, size_t size)
@@ -653,6 +860,39 @@ static struct session_message message(uint8_t priority, size_t size)
                                     .topic_size = 1,
                                     .payload = payload,
                                     .size = size};
+}
+
+static void a_pooled_payload_is_sent_by_its_place(void **state)
+{
+    struct peer *p = *state;
+    struct session_message m = message(3, 0);
+    struct wire_envelope envelope;
+    struct wire_frame frame;
+
+    m.frame_size = (uint16_t)wire_pooled_size(1);
+    m.slot = (struct wire_slot){.pool = 77, .offset = 500, .size = 5000, .name = 4};
+    session_put_alone(&p->session, &m);
+    session_seal(&p->session, &p->session.alone);
+    assert_int_equal(wire_get_envelope(p->session.alone.bytes, p->session.alone.size, &envelope),
+                     WIRE_OK);
+    assert_int_equal(wire_get_request(envelope.frames, envelope.size, &frame), WIRE_OK);
+    assert_int_equal(frame.flags, WIRE_F_POOLED);
+    assert_memory_equal(&frame.slot, &m.slot, sizeof(m.slot));
+    assert_int_equal(frame.size, m.frame_size);
+}
+
+static void a_nudge_is_an_envelope_that_needs_no_other(void **state)
+{
+    struct peer *p = *state;
+    uint8_t nudge[SESSION_NUDGE_SIZE];
+    struct wire_envelope envelope;
+    struct wire_frame frame;
+
+    session_write_nudge(&p->session, nudge);
+    assert_int_equal(wire_get_envelope(nudge, sizeof(nudge), &envelope), WIRE_OK);
+    assert_int_equal(envelope.session, ID);
+    assert_int_equal(wire_get_request(envelope.frames, envelope.size, &frame), WIRE_OK);
+    assert_int_equal(frame.type, WIRE_NUDGE);
 }
 
 static int place(struct peer *p, uint8_t priority)
@@ -1083,6 +1323,16 @@ int main(void)
         TEST(K10_one_answer_confirms_many),
         TEST(P11_expired_messages_are_counted_and_reported),
         TEST(P11_reports_go_in_as_many_envelopes_as_they_need),
+        TEST(a_pooled_message_is_handed_out_by_its_place),
+        TEST(the_release_ring_goes_round),
+        TEST(S7_what_is_not_handed_out_is_given_back),
+        TEST(a_lost_reply_fails_its_request),
+        TEST(a_copy_that_was_lent_is_found_by_its_name),
+        TEST(a_boxed_batch_is_taken_out_and_its_buffer_given_back),
+        TEST(K3_a_repeat_gives_its_buffer_back_too),
+        TEST(a_box_that_cannot_be_is_malformed),
+        TEST(a_pooled_payload_is_sent_by_its_place),
+        TEST(a_nudge_is_an_envelope_that_needs_no_other),
         TEST(P4_the_window_counts_whole_cells),
         TEST(a_quarter_of_the_window_is_kept_for_urgent_ones),
         TEST(P5_a_grant_is_found_on_the_board_and_in_a_batch),

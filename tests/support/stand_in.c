@@ -47,6 +47,18 @@ void stand_in_message(struct stand_in *s, uint8_t priority, uint16_t flags, uint
                                    expiry, topic, strlen(topic), payload, strlen(payload));
 }
 
+void stand_in_pooled(struct stand_in *s, uint8_t priority, uint16_t flags, uint64_t number,
+                     const char *topic, const struct wire_slot *slot)
+{
+    s->batch_size += (uint32_t)wire_put_pooled(s->batch + s->batch_size, WIRE_MESSAGE, priority,
+                                               flags, number, 0, topic, strlen(topic), slot);
+}
+
+void stand_in_lent(struct stand_in *s, uint8_t code, uint64_t name, uint64_t offset, uint64_t size)
+{
+    s->batch_size += (uint32_t)wire_put_lent(s->batch + s->batch_size, code, name, offset, size);
+}
+
 void stand_in_code(struct stand_in *s, uint8_t code, uint32_t number, uint32_t count)
 {
     s->batch_size += (uint32_t)wire_put_answer(s->batch + s->batch_size, code, number, count);
@@ -57,12 +69,17 @@ void stand_in_end(struct stand_in *s, uint8_t type, uint8_t code)
     s->batch_size += (uint32_t)wire_put_end(s->batch + s->batch_size, type, code);
 }
 
+static void put_header(struct stand_in *s, unsigned level, uint64_t number)
+{
+    wire_put_batch(s->batch, STAND_IN_ROW, (uint8_t)level, number, s->grant, 0, s->batch_size);
+}
+
 static void send_batch(struct stand_in *s, unsigned level)
 {
     struct pollfd writable = {.fd = s->reply.mqd, .events = POLLOUT};
     int r;
 
-    wire_put_batch(s->batch, STAND_IN_ROW, (uint8_t)level, ++s->number, s->grant, 0, s->batch_size);
+    put_header(s, level, ++s->number);
     while ((r = queue_send(&s->reply, s->batch, s->batch_size, level)) == -EAGAIN)
         if (poll(&writable, 1, 10000) != 1)
             die("a reply queue stays full", EAGAIN);
@@ -76,6 +93,37 @@ void stand_in_send(struct stand_in *s, unsigned level)
 {
     send_batch(s, level);
     pthread_mutex_unlock(&s->lock);
+}
+
+void stand_in_send_boxed(struct stand_in *s, unsigned level, uint32_t buffer)
+{
+    uint32_t size = s->batch_size;
+
+    put_header(s, level, s->number + 1);
+    memcpy((uint8_t *)s->outbox + outbox_buffer_offset(buffer), s->batch, size);
+    atomic_store(&s->outbox->sent[buffer], s->number + 1);
+    s->batch_size = WIRE_BATCH_SIZE;
+    s->batch_size += (uint32_t)wire_put_boxed(s->batch + s->batch_size, buffer, size);
+    stand_in_send(s, level);
+}
+
+const struct pool_header *stand_in_pool(struct stand_in *s)
+{
+    char name[NAMES_MAX];
+
+    if (s->pool_segment.base == NULL) {
+        names_pool(name, s->instance, s->pool_nonce);
+        assert_int_equal(segment_open(&s->pool_segment, name, 0), 0);
+    }
+    return s->pool_segment.base;
+}
+
+void stand_in_hand_back(struct stand_in *s, const struct wire_slot *slot)
+{
+    uint64_t n = atomic_load(&s->outbox->returned);
+
+    atomic_store(&s->outbox->ring[n % OUTBOX_RING], (uint64_t)slot->offset << 32 | slot->name);
+    atomic_store(&s->outbox->returned, n + 1);
 }
 
 void stand_in_say(struct stand_in *s, uint8_t priority, const char *topic, const char *payload)
@@ -112,6 +160,21 @@ static void post(struct stand_in *s, uint64_t nonce, uint32_t code)
     syscall(SYS_futex, &s->board->postings, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
+static void make_outbox(struct stand_in *s, uint64_t nonce)
+{
+    char name[NAMES_MAX];
+
+    names_outbox(name, s->instance, nonce);
+    if (segment_create(&s->outbox_segment, name, OUTBOX_COPIES + STAND_IN_COPIES, 0600) < 0)
+        die("cannot make an outbox", errno);
+    s->outbox = s->outbox_segment.base;
+    s->outbox->layout = OUTBOX_LAYOUT;
+    s->outbox->nonce = nonce;
+    s->outbox->n_buffers = STAND_IN_BUFFERS;
+    s->outbox->buffer_size = OUTBOX_BUFFER;
+    s->outbox->magic = OUTBOX_MAGIC;
+}
+
 static void welcome(struct stand_in *s, const struct wire_frame *frame)
 {
     const struct wire_frame w = {.nonce = frame->nonce,
@@ -120,7 +183,10 @@ static void welcome(struct stand_in *s, const struct wire_frame *frame)
                                  .depth = STAND_IN_DEPTH,
                                  .width = STAND_IN_WIDTH,
                                  .frame_max = STAND_IN_FRAME_MAX,
-                                 .window = STAND_IN_WINDOW};
+                                 .window = STAND_IN_WINDOW,
+                                 .pool_max = STAND_IN_POOL_MAX,
+                                 .buffers = STAND_IN_BUFFERS,
+                                 .buffer_size = OUTBOX_BUFFER};
     struct board_client_info info = {
         .state = BOARD_ROW_LIVE, .nonce = frame->nonce, .pid = frame->pid};
     char name[NAMES_MAX];
@@ -128,9 +194,11 @@ static void welcome(struct stand_in *s, const struct wire_frame *frame)
     names_reply_queue(name, s->instance, frame->nonce);
     if (queue_create(&s->reply, name, STAND_IN_DEPTH, STAND_IN_WIDTH, 0600) < 0)
         die("cannot make a reply queue", errno);
+    make_outbox(s, frame->nonce);
     board_write_identity(s->row, &info);
     pthread_mutex_lock(&s->lock);
     s->nonce = frame->nonce;
+    s->pool_nonce = frame->pool;
     s->batch_size = WIRE_BATCH_SIZE;
     s->batch_size += (uint32_t)wire_put_welcome(s->batch + s->batch_size, &w);
     send_batch(s, WIRE_CONTROL);
@@ -269,6 +337,10 @@ static void unlink_all(const struct stand_in *s)
     if (s->nonce != 0) {
         names_reply_queue(name, s->instance, s->nonce);
         mq_unlink(name);
+        names_outbox(name, s->instance, s->nonce);
+        shm_unlink(name);
+        names_pool(name, s->instance, s->pool_nonce);
+        shm_unlink(name);
     }
     names_board(name, s->instance);
     shm_unlink(name);
@@ -294,6 +366,7 @@ struct stand_in *stand_in_start(void)
     s->frames = calloc(STAND_IN_KEPT, sizeof(*s->frames));
     snprintf(s->instance, sizeof(s->instance), "stand-in-%d-%u", (int)getpid(), count++);
     s->reply = QUEUE_CLOSED;
+    s->outbox_segment = s->pool_segment = SEGMENT_CLOSED;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->came, NULL);
     make_board(s);
@@ -315,6 +388,8 @@ void stand_in_stop(struct stand_in *s)
     queue_close(&s->urgent);
     queue_close(&s->reply);
     segment_close(&s->segment);
+    segment_close(&s->outbox_segment);
+    segment_close(&s->pool_segment);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->came);
     free(s->frames);

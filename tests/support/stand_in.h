@@ -12,6 +12,8 @@
 
 #include "libclient/board.h"
 #include "libclient/names.h"
+#include "libclient/outbox.h"
+#include "libclient/pool.h"
 #include "libclient/queue.h"
 #include "libclient/segment.h"
 #include "libclient/wire.h"
@@ -24,6 +26,9 @@ enum {
     STAND_IN_WINDOW = 64 * 256,
     STAND_IN_ROW = 1,
     STAND_IN_KEPT = 2048, /* frames remembered */
+    STAND_IN_BUFFERS = STAND_IN_DEPTH + 2,
+    STAND_IN_POOL_MAX = 4 << 20,
+    STAND_IN_COPIES = 1 << 20, /* bytes of the outbox for copies */
 };
 
 /* A frame that came. */
@@ -44,6 +49,9 @@ struct stand_in {
     struct queue request;
     struct queue urgent;
     struct queue reply;
+    struct segment outbox_segment;
+    struct outbox_header *outbox;
+    struct segment pool_segment; /* the client's, once stand_in_pool() was called */
 
     /* What it does; set before the client does what is answered. */
     _Atomic uint32_t
@@ -62,12 +70,13 @@ struct stand_in {
     pthread_mutex_t lock; /* of all that follows */
     pthread_cond_t came;
     uint64_t nonce;
+    uint64_t pool_nonce;
     uint64_t number; /* of the last batch */
     uint64_t grant;
     uint32_t n_envelopes;
     uint32_t n_frames;
     struct stand_in_frame *frames;
-    uint8_t batch[STAND_IN_WIDTH];
+    uint8_t batch[OUTBOX_BUFFER];
     uint32_t batch_size;
 };
 
@@ -84,9 +93,21 @@ void stand_in_await(struct stand_in *s, uint32_t n);
 void stand_in_begin(struct stand_in *s);
 void stand_in_message(struct stand_in *s, uint8_t priority, uint16_t flags, uint64_t number,
                       uint64_t expiry, const char *topic, const char *payload);
+void stand_in_pooled(struct stand_in *s, uint8_t priority, uint16_t flags, uint64_t number,
+                     const char *topic, const struct wire_slot *slot);
+void stand_in_lent(struct stand_in *s, uint8_t code, uint64_t name, uint64_t offset, uint64_t size);
 void stand_in_code(struct stand_in *s, uint8_t code, uint32_t number, uint32_t count);
 void stand_in_end(struct stand_in *s, uint8_t type, uint8_t code);
 void stand_in_send(struct stand_in *s, unsigned level);
+
+/* Send it by this buffer of the outbox; it has to be free. */
+void stand_in_send_boxed(struct stand_in *s, unsigned level, uint32_t buffer);
+
+/* The client's pool, mapped read-only; it must not grow after this. */
+const struct pool_header *stand_in_pool(struct stand_in *s);
+
+/* Hand a place back that a frame has named. */
+void stand_in_hand_back(struct stand_in *s, const struct wire_slot *slot);
 
 /* One plain message. */
 void stand_in_say(struct stand_in *s, uint8_t priority, const char *topic, const char *payload);
