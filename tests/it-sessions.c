@@ -204,7 +204,7 @@ enum {
     LARGE = 1 << 20,
     LARGE_EACH = 66, /* so many, one is large */
     SMALL = 64,
-    MESSAGES = 200,
+    EACH_GETS = 200,
 };
 
 static uint8_t stamp(unsigned number, size_t at)
@@ -238,7 +238,7 @@ static void be_crowd(struct actor *self, const void *context)
     }
     actor_tell(self, 0);
     actor_hear(self);
-    for (unsigned number = 0; number < MESSAGES; number++)
+    for (unsigned number = 0; number < EACH_GETS; number++)
         for (unsigned i = 0; i < part->number; i++)
             receive_one(clients[i], number);
     for (unsigned i = 0; i < part->number; i++)
@@ -251,7 +251,7 @@ static void publish_to_crowds(const struct daemon *d)
     struct mqc *client = daemon_open(d, NULL, MQC_PUBLISH_ONLY);
 
     assert_int_equal(mqc_set_batching(client, 1), 0);
-    for (unsigned number = 0; number < MESSAGES; number++) {
+    for (unsigned number = 0; number < EACH_GETS; number++) {
         for (size_t at = 0; at < LARGE; at++)
             payload[at] = stamp(number, at);
         assert_int_equal(
@@ -284,7 +284,7 @@ static void L5_a_hundred_and_twenty_eight_fit_and_get_large_messages(void **stat
         actor_join(&actors[i]);
     PATIENCE_UNTIL(daemon_rows(d) == 0);
     assert_true(board_get(&daemon_board(d)->totals.boxed) > 0);
-    assert_int_equal(board_get(&daemon_board(d)->totals.messages_out), (MANY - 1) * MESSAGES);
+    assert_int_equal(board_get(&daemon_board(d)->totals.messages_out), (MANY - 1) * EACH_GETS);
 }
 
 static void killed_clients_leave_nothing(void **state)

@@ -264,6 +264,38 @@ static void a_pool_may_come_after_the_first_message(void **state)
     raw_close(&receiver, true);
 }
 
+/* Batches fill one buffer after the other, until only the pool could say which have been taken. */
+static void a_late_pool_lets_batches_go_on(void **state)
+{
+    enum { MESSAGES = 30, SIZE = 1100 }; /* seven of them a batch */
+    struct daemon *d = *state;
+    struct raw publisher, receiver;
+    struct wire_frame message;
+    uint8_t frame[1240];
+    uint8_t payload[SIZE] = {0};
+    uint32_t got = 0;
+
+    daemon_start(d, many_clients);
+    raw_open(&publisher, d, "");
+    raw_open(&receiver, d, "");
+    raw_subscribe(&receiver, "#");
+    for (uint32_t i = 0; i < MESSAGES; i++) {
+        raw_message(&publisher, frame,
+                    wire_put_message(frame, WIRE_PUBLISH, 8, 0, 0, 0, "a", 1, payload, SIZE), 8);
+        if (got == i && raw_outbox(&receiver)->n_buffers < receiver.welcome.buffers) {
+            raw_next_of(&receiver, WIRE_MESSAGE, &message);
+            got++;
+        }
+    }
+    PATIENCE_UNTIL(board_get(&daemon_board(d)->totals.messages_in) == MESSAGES);
+    assert_true(got < MESSAGES);
+    raw_make_pool(&receiver, 0);
+    for (; got < MESSAGES; got++)
+        raw_next_of(&receiver, WIRE_MESSAGE, &message);
+    raw_close(&publisher, true);
+    raw_close(&receiver, true);
+}
+
 /* ---- Copies ---- */
 
 static void fill(uint8_t *bytes, size_t size)
@@ -484,6 +516,7 @@ int main(void)
         DAEMON_TEST(S1_a_pool_that_is_none_ends_its_session),
         DAEMON_TEST(a_pool_that_never_comes_ends_its_session),
         DAEMON_TEST(a_pool_may_come_after_the_first_message),
+        DAEMON_TEST(a_late_pool_lets_batches_go_on),
         DAEMON_TEST(P9_a_payload_that_cannot_be_mapped_is_copied),
         DAEMON_TEST(what_is_not_held_or_was_cut_off_is_not_copied),
         DAEMON_TEST(who_finds_no_space_for_a_copy_waits_for_its_own),

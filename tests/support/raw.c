@@ -77,6 +77,7 @@ static bool read_batch(struct raw *r)
     assert_true(frame.boxed_size <= OUTBOX_BUFFER);
     memcpy(r->bytes, (const char *)r->outbox.base + outbox_buffer_offset(frame.buffer),
            frame.boxed_size);
+    r->taken[frame.buffer] = r->batch.number;
     if (r->pool.base != NULL)
         atomic_store(&raw_pool(r)->taken[frame.buffer], r->batch.number);
     assert_int_equal(wire_get_batch(r->bytes, frame.boxed_size, &r->batch), WIRE_OK);
@@ -191,6 +192,8 @@ void raw_make_pool(struct raw *r, size_t payloads)
     header = raw_pool(r);
     header->layout = POOL_LAYOUT;
     header->nonce = r->pool_nonce;
+    for (uint32_t b = 0; b < OUTBOX_BUFFERS; b++)
+        atomic_store(&header->taken[b], r->taken[b]);
     atomic_thread_fence(memory_order_release);
     header->magic = POOL_MAGIC;
 }

@@ -33,6 +33,7 @@ struct raw {
     size_t at; /* the next frame, from the batch's first */
     bool boxed;
     unsigned n_boxed;
+    uint64_t taken[OUTBOX_BUFFERS]; /* as it stands in the pool, or will */
 };
 
 /* Register, and read WELCOME. The pool is only announced. */
