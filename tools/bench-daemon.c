@@ -6,6 +6,7 @@
  * guessed by sleeping. */
 #include "tools/bench-daemon.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <mqueue.h>
@@ -205,6 +206,40 @@ int daemon_start(struct daemon *daemon, const char *program, int poll_usec, uint
     return 0;
 }
 
+/* All segments of the instance: the board, and what is named after it, a dot and more. */
+static void sweep_segments(const char *board)
+{
+    DIR *shm = opendir("/dev/shm");
+    size_t lead = strlen(board + 1);
+    struct dirent *entry;
+
+    while (shm != NULL && (entry = readdir(shm)) != NULL) {
+        char name[NAMES_MAX];
+
+        if (strncmp(entry->d_name, board + 1, lead) == 0 &&
+            (entry->d_name[lead] == '\0' || entry->d_name[lead] == '.')) {
+            snprintf(name, sizeof name, "/%.*s", NAMES_MAX - 2, entry->d_name);
+            shm_unlink(name);
+        }
+    }
+    if (shm != NULL) {
+        closedir(shm);
+    }
+}
+
+/* The reply queues that the board names. */
+static void sweep_replies(const char *instance, const struct board_header *board)
+{
+    for (uint32_t i = 0; i < board->n_rows; i++) {
+        struct board_client_info client;
+        char queue[NAMES_MAX];
+
+        board_read_identity(board_row(board, i), &client);
+        names_reply_queue(queue, instance, client.nonce);
+        mq_unlink(queue);
+    }
+}
+
 /* What a broker that did not stop by itself leaves: its clients are gone, nobody needs it. */
 static void sweep(const char *instance)
 {
@@ -213,25 +248,12 @@ static void sweep(const char *instance)
 
     names_board(name, instance);
     if (segment_open(&segment, name, 0) == 0) {
-        const struct board_header *board = segment.base;
-
         if (board_check(segment.base, segment.size) == BOARD_OK) {
-            for (uint32_t i = 0; i < board->n_rows; i++) {
-                struct board_client_info client;
-                char queue[NAMES_MAX];
-
-                board_read_identity(board_row(board, i), &client);
-                names_reply_queue(queue, instance, client.nonce);
-                mq_unlink(queue);
-            }
+            sweep_replies(instance, segment.base);
         }
         segment_close(&segment);
     }
-    shm_unlink(name);
-    names_ledger(name, instance);
-    shm_unlink(name);
-    names_store(name, instance);
-    shm_unlink(name);
+    sweep_segments(name);
     names_request_queue(name, instance);
     mq_unlink(name);
     names_urgent_queue(name, instance);
