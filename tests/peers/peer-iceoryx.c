@@ -8,6 +8,7 @@
  * there, look again for 50 µs, then sleep on a wait set: without the looking it was a third slower.
  */
 #include <fcntl.h>
+#include <glob.h>
 #include <grp.h>
 #include <iceoryx_binding_c/log.h>
 #include <iceoryx_binding_c/publisher.h>
@@ -33,7 +34,10 @@ enum {
     SMALL = 128, /* for probes */
     LOOK_NS = 50000,
     NAP_NS = 1000000,
+    CLIENT_NAME_SIZE = 64,
 };
+
+#define CLIENT_NAME "mqbroker-peers-%ld-" /* our pid; the client's follows */
 
 struct iceoryx {
     struct server server;
@@ -138,6 +142,22 @@ static void sweep(void)
     }
 }
 
+/* The sockets and locks of clients, which stay even if they end in good order. All are gone by now.
+ */
+static void sweep_clients(void)
+{
+    char pattern[CLIENT_NAME_SIZE + 8];
+    glob_t found;
+
+    snprintf(pattern, sizeof pattern, "/tmp/" CLIENT_NAME "*", (long)getpid());
+    if (glob(pattern, 0, NULL, &found) == 0) {
+        for (size_t i = 0; i < found.gl_pathc; i++) {
+            unlink(found.gl_pathv[i]);
+        }
+        globfree(&found);
+    }
+}
+
 static void iceoryx_close(struct carrier *carrier)
 {
     struct iceoryx *iceoryx = carrier->state;
@@ -146,6 +166,7 @@ static void iceoryx_close(struct carrier *carrier)
         if (server_stop(&iceoryx->server) != 0 && carrier->hub > 0) {
             sweep();
         }
+        sweep_clients();
         meeting_free(iceoryx->meeting);
         free(iceoryx);
         carrier->state = NULL;
@@ -236,7 +257,7 @@ static int receive_probes(struct carrier_end *end)
 static int iceoryx_join(struct carrier_end *end)
 {
     struct iceoryx_end *state = calloc(1, sizeof *state);
-    char name[32];
+    char name[CLIENT_NAME_SIZE];
     int r = 0;
 
     if (state == NULL) {
@@ -245,7 +266,7 @@ static int iceoryx_join(struct carrier_end *end)
     end->state = state;
     state->iceoryx = end->carrier->state;
     iox_set_loglevel(Iceoryx_LogLevel_Error);
-    snprintf(name, sizeof name, "bench-%ld", (long)getpid());
+    snprintf(name, sizeof name, CLIENT_NAME "%ld", (long)getppid(), (long)getpid());
     iox_runtime_init(name);
     if ((end->use & CARRIER_RECEIVE) != 0) {
         r = subscribe(state, end->carrier->channels[end->receiver]);
