@@ -616,15 +616,20 @@ void engine_change(struct engine *e, uint32_t slot, uint64_t word)
     engine_link(e, slot);
 }
 
-void engine_answer(struct engine *e, uint16_t row, uint8_t code, uint32_t number, uint32_t count)
+bool engine_leaves_answers(const struct engine *e, uint16_t row)
 {
     uint32_t limit = e->store.reference_pool.max / CONTROL_SHARE / e->n_rows;
 
+    return e->sessions[row].n_answers > (limit > ANSWERS_MIN ? limit : ANSWERS_MIN);
+}
+
+void engine_answer(struct engine *e, uint16_t row, uint8_t code, uint32_t number, uint32_t count)
+{
     if (store_pool_ready(&e->store.reference_pool) == 0)
         return; /* the asker's own timeout tells it */
     engine_make(e, REF_WORD(REF_WAIT, REF_ANSWER | REF_BARE, PERSIST_CONTROL, code, row, 0), number,
                 count);
-    if (e->sessions[row].n_answers > (limit > ANSWERS_MIN ? limit : ANSWERS_MIN))
+    if (engine_leaves_answers(e, row))
         e->sessions[row].end_code = WIRE_C_UNREAD_ANSWERS;
 }
 

@@ -280,6 +280,9 @@ void engine_change(struct engine *e, uint32_t slot, uint64_t word);
  * the session. */
 void engine_answer(struct engine *e, uint16_t row, uint8_t code, uint32_t number, uint32_t count);
 
+/* Are there more answers to it than a session may leave unread? */
+bool engine_leaves_answers(const struct engine *e, uint16_t row);
+
 /* References and cells that publishes may still take; the rest is for control frames (P6). */
 uint32_t engine_free_references(const struct engine *e);
 uint32_t engine_free_cells(const struct engine *e);

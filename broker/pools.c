@@ -292,4 +292,6 @@ void pools_lend(struct engine *e, uint16_t row, uint8_t code, uint64_t name, uin
     persist_commit(e->ledger, e->next_age);
     if (code == WIRE_C_OK)
         board_add(&e->board->totals.fetched, 1);
+    if (engine_leaves_answers(e, row))
+        life_leave(e, row, WIRE_C_UNREAD_ANSWERS);
 }

@@ -373,7 +373,7 @@ static int get_fetch(const uint8_t *bytes, size_t length, struct wire_frame *out
         return WIRE_E_RESERVED;
     *out = view(bytes);
     out->number = wire_load64(bytes + WIRE_AT_NUMBER);
-    return WIRE_OK;
+    return out->number == 0 ? WIRE_E_FIELD : WIRE_OK;
 }
 
 static int get_boxed(const uint8_t *bytes, size_t length, struct wire_frame *out)
