@@ -379,37 +379,42 @@ static void link_waiting(struct engine *e, uint32_t slot, const struct reference
 
         s->waiting_bytes += wire_charge(c->size);
         pin(e, r);
-        if (level < WIRE_LEVELS) {
-            board_add(&e->board->priorities[level].waiting, 1);
-            board_add(&board_topic(e->board, c->topic)->waiting, 1);
-        }
+        if (level < WIRE_LEVELS)
+            engine_count_waiting(e, level, c->topic, 1);
     }
     s->n_waiting++;
     engine_touch(e, owner);
     engine_dirty(e, owner);
 }
 
-/* All of link_waiting() back but the place in the list. */
-static void count_off_waiting(struct engine *e, const struct reference *r)
+/* What waits for its owner is one less. */
+static void leave_waiting(struct engine *e, const struct reference *r)
 {
-    uint16_t owner = ref_owner(r);
-    unsigned level = ref_level(r);
-    struct session *s = &e->sessions[owner];
+    struct session *s = &e->sessions[ref_owner(r)];
 
     if (ref_flags(r) & REF_ANSWER)
         s->n_answers--;
-    if (store_has_cell(r)) {
-        struct cell *c = store_cell(&e->store, r->cell);
-
-        s->waiting_bytes -= wire_charge(c->size);
-        unpin(e, r);
-        if (level < WIRE_LEVELS) {
-            board_add(&e->board->priorities[level].waiting, (uint64_t)-1);
-            board_add(&board_topic(e->board, c->topic)->waiting, (uint64_t)-1);
-        }
-    }
+    if (store_has_cell(r))
+        s->waiting_bytes -= wire_charge(store_cell(&e->store, r->cell)->size);
     s->n_waiting--;
-    engine_dirty(e, owner);
+    engine_dirty(e, ref_owner(r));
+}
+
+void engine_count_waiting(struct engine *e, unsigned level, uint32_t topic, uint64_t n)
+{
+    board_add(&e->board->priorities[level].waiting, n);
+    board_add(&board_topic(e->board, topic)->waiting, n);
+}
+
+/* All of link_waiting() back but the place in the list. */
+static void count_off_waiting(struct engine *e, const struct reference *r)
+{
+    leave_waiting(e, r);
+    if (!store_has_cell(r))
+        return;
+    unpin(e, r);
+    if (ref_level(r) < WIRE_LEVELS)
+        engine_count_waiting(e, ref_level(r), store_cell(&e->store, r->cell)->topic, (uint64_t)-1);
 }
 
 /* Of a delivery that was sent, the payload in a pool: its receiver holds it until it says
@@ -594,9 +599,14 @@ void engine_end(struct engine *e, uint32_t slot)
     let_go(e, slot);
 }
 
-void engine_end_unlinked(struct engine *e, uint32_t slot)
+void engine_end_sent(struct engine *e, uint32_t slot)
 {
-    count_off(e, slot);
+    const struct reference *r = engine_reference(e, slot);
+
+    leave_waiting(e, r);
+    unpin(e, r);
+    if (r->when != 0)
+        timers_clear(&e->timers, slot);
     let_go(e, slot);
 }
 
@@ -604,9 +614,13 @@ void engine_sent_out(struct engine *e, uint32_t slot, uint16_t row)
 {
     struct reference *r = engine_reference(e, slot);
 
-    count_off(e, slot);
+    leave_waiting(e, r);
     persist_word(r, REF_WORD(REF_OUT, ref_flags(r), ref_level(r), ref_tries(r), ref_owner(r), row));
-    engine_link(e, slot);
+    list_push(&e->sessions[row].out, &e->store, slot);
+    if (ref_flags(r) & REF_HELD)
+        hold(e, r);
+    if (r->when != 0 && !has_deadline(r))
+        timers_clear(&e->timers, slot);
 }
 
 void engine_change(struct engine *e, uint32_t slot, uint64_t word)

@@ -267,11 +267,14 @@ void engine_unlink(struct engine *e, uint32_t slot);
 /* End a reference: unlink, free its slot, and its cells if it was the last to reach them. */
 void engine_end(struct engine *e, uint32_t slot);
 
-/* The same for one that is in no list any more. */
-void engine_end_unlinked(struct engine *e, uint32_t slot);
-
-/* A reference that is in no list any more has been sent to `row`, and something is to come back. */
+/* A message that waited was sent, and was taken out of its list: it is over, or `row` has it and
+ * something is to come back. Its publisher stays charged for the latter. The caller counts both on
+ * the board: many are counted alike. */
+void engine_end_sent(struct engine *e, uint32_t slot);
 void engine_sent_out(struct engine *e, uint32_t slot, uint16_t row);
+
+/* Messages that wait, on the board: so many more of this level and this topic's row. */
+void engine_count_waiting(struct engine *e, unsigned level, uint32_t topic, uint64_t n);
 
 /* Change the word of a linked reference: state, owner, member. One store. */
 void engine_change(struct engine *e, uint32_t slot, uint64_t word);

@@ -349,17 +349,32 @@ static void welcome_sent(struct engine *e, uint16_t row)
     engine_post(e, engine_row(e, row)->nonce, WIRE_C_OK, row, 0);
 }
 
-/* A kept message has been in the broker since it was published: its time says nothing of the
- * broker's. */
-static void count_out(struct engine *e, const struct reference *r)
+/* Deliveries that follow each other in a batch and are counted alike. */
+struct tally {
+    uint64_t born;
+    uint32_t topic;
+    uint32_t n;
+    bool kept;
+};
+
+static struct tally tally_of(const struct engine *e, const struct reference *r)
 {
     const struct cell *c = store_cell(&e->store, r->cell);
-    struct board_priority *p = &e->board->priorities[ref_level(r)];
-    uint64_t waited = e->now > c->born ? (e->now - c->born) / 1000 : 0;
 
-    if ((ref_flags(r) & REF_RETAINED) == 0)
-        board_add(&p->wait[board_bucket(waited)], 1);
-    board_add(&board_topic(e->board, c->topic)->out, 1);
+    return (struct tally){
+        .born = c->born, .topic = c->topic, .n = 1, .kept = (ref_flags(r) & REF_RETAINED) != 0};
+}
+
+/* A kept message has been in the broker since it was published: its time says nothing of the
+ * broker's. */
+static void count_out(struct engine *e, unsigned level, const struct tally *t)
+{
+    struct board_priority *p = &e->board->priorities[level];
+    uint64_t waited = e->now > t->born ? (e->now - t->born) / 1000 : 0;
+
+    if (!t->kept)
+        board_add(&p->wait[board_bucket(waited)], t->n);
+    board_add(&board_topic(e->board, t->topic)->out, t->n);
 }
 
 /* A reference of the batch has gone: it ends, or waits for what comes back. */
@@ -367,6 +382,7 @@ static void mark(struct engine *e, uint16_t row, uint32_t slot)
 {
     const struct reference *r = engine_reference(e, slot);
     unsigned flags = ref_flags(r);
+    struct tally tally;
 
     if (flags & REF_ANSWER) {
         if (ref_tries(r) == ENGINE_WELCOME)
@@ -374,7 +390,8 @@ static void mark(struct engine *e, uint16_t row, uint32_t slot)
         engine_end(e, slot);
         return;
     }
-    count_out(e, r);
+    tally = tally_of(e, r);
+    count_out(e, ref_level(r), &tally);
     if (flags & (REF_REQUEST | REF_HELD))
         engine_change(e, slot,
                       REF_WORD(REF_OUT, flags, ref_level(r), ref_tries(r), ref_owner(r), row));
@@ -382,21 +399,38 @@ static void mark(struct engine *e, uint16_t row, uint32_t slot)
         engine_end(e, slot);
 }
 
+static void count_sent(struct engine *e, const struct tally *t)
+{
+    if (t->n == 0)
+        return;
+    count_out(e, e->batch_list, t);
+    engine_count_waiting(e, e->batch_list, t->topic, -(uint64_t)t->n);
+}
+
 /* A batch of messages that is the front of their list, taken out at once. Its reader, who looks at
  * the tide, need not wait for the rest. */
 static void mark_front(struct engine *e, uint16_t row)
 {
+    struct tally tally = {0};
+
     backlog_cut(&e->sessions[row].waiting, &e->store, e->batch_list, e->batch[e->n_batch - 1]);
     engine_show_tide(e, row);
     for (uint32_t i = 0; i < e->n_batch; i++) {
         const struct reference *r = engine_reference(e, e->batch[i]);
+        struct tally one = tally_of(e, r);
 
-        count_out(e, r);
+        if (one.born == tally.born && one.topic == tally.topic && one.kept == tally.kept) {
+            tally.n++;
+        } else {
+            count_sent(e, &tally);
+            tally = one;
+        }
         if (ref_flags(r) & (REF_REQUEST | REF_HELD))
             engine_sent_out(e, e->batch[i], row);
         else
-            engine_end_unlinked(e, e->batch[i]);
+            engine_end_sent(e, e->batch[i]);
     }
+    count_sent(e, &tally);
 }
 
 static void mark_all(struct engine *e, uint16_t row)
