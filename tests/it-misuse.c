@@ -334,7 +334,7 @@ static void registrations_of_nobody_leave_no_row(void **state)
         size_t size = WIRE_ENVELOPE_SIZE;
         bool bad_name = i % 2 == 0;
 
-        size += wire_put_register(bytes + size, 0, i, bad_name ? 1 : 4194304 + 1, i,
+        size += wire_put_register(bytes + size, 0, i, bad_name ? 1 : 4194304 + 1, i, i,
                                   bad_name ? "a/b" : "", bad_name ? 3 : 0);
         wire_put_envelope(bytes, WIRE_NO_SESSION, no_token, (uint32_t)size);
         assert_int_equal(queue_send(&urgent, bytes, size, WIRE_CONTROL), 0);
