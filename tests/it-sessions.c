@@ -440,6 +440,32 @@ static void one_shot_publishers_leave_nothing(void **state)
     free(p);
 }
 
+static void S7_what_a_publisher_that_left_has_sent_is_read_in_place(void **state)
+{
+    enum { SHOTS = 1000 };
+    static uint8_t payload[5000];
+    struct daemon *d = *state;
+    struct mqc *subscriber;
+
+    daemon_start(d, NULL);
+    subscriber = daemon_open(d, NULL, 0);
+    assert_int_equal(mqc_subscribe(subscriber, "shot", 0), 0);
+    for (unsigned i = 0; i < SHOTS; i++) {
+        struct mqc *publisher = daemon_open(d, NULL, MQC_PUBLISH_ONLY);
+        struct mqc_message message;
+
+        memset(payload, (int)i, sizeof(payload));
+        assert_int_equal(mqc_publish(publisher, "shot", payload, sizeof(payload), 8), 0);
+        mqc_close(publisher);
+        assert_int_equal(mqc_receive(subscriber, &message, PATIENCE_MS), 0);
+        assert_int_equal(message.size, sizeof(payload));
+        assert_memory_equal(message.payload, payload, sizeof(payload));
+        mqc_message_free(&message);
+    }
+    PATIENCE_UNTIL(daemon_segments(d, ".pool") == 1);
+    mqc_close(subscriber);
+}
+
 /* ---- Other ways to go ---- */
 
 static void who_exits_without_a_word_leaves_nothing(void **state)
@@ -565,6 +591,7 @@ int main(void)
         DAEMON_TEST(a_reply_queue_is_narrower_where_others_took_the_room),
         DAEMON_TEST(who_said_so_does_not_subscribe),
         DAEMON_TEST(one_shot_publishers_leave_nothing),
+        DAEMON_TEST(S7_what_a_publisher_that_left_has_sent_is_read_in_place),
         DAEMON_TEST(who_exits_without_a_word_leaves_nothing),
         DAEMON_TEST(L1_what_the_dead_sent_arrives),
         DAEMON_TEST(L4_a_forked_copy_can_only_be_dropped),
