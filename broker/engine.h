@@ -96,7 +96,7 @@ struct rows {
     uint32_t n;
 };
 
-enum { BATCH_MAX = WIRE_QUEUE_MAX / WIRE_ANSWER_SIZE }; /* frames in a batch */
+enum { BATCH_MAX = WIRE_BATCH_MAX / WIRE_ANSWER_SIZE }; /* frames in a batch */
 
 struct engine {
     struct ledger *ledger;
@@ -165,7 +165,7 @@ struct engine {
     uint8_t buffer;        /* which one; OUTBOX_BUFFERS: none */
     bool boxed;            /* it is sent by that buffer */
     uint32_t capacity;     /* bytes of frames that it may come to */
-    uint8_t out[WIRE_QUEUE_MAX];
+    uint8_t out[WIRE_BATCH_MAX];
     uint8_t letter[WIRE_BATCH_SIZE + WIRE_BOXED_SIZE]; /* the queue message that says so */
 };
 

@@ -32,7 +32,7 @@
  * and leaves the session alone. Signals    Never touched. Nothing is printed, nothing exits.
  * Descriptors are close-on-exec. Memory     Payload and topic of a received message lie in the
  * handle; valid until mqc_message_free(), also after further calls of mqc_receive(), but not after
- * mqc_close(). A message that is not freed keeps the buffer of a whole batch (at most 8 KiB, with
+ * mqc_close(). A message that is not freed keeps the buffer of a whole batch (at most 16 KiB, with
  * all messages in it), and a large payload its place in the sender's pool: a client that holds
  * 1,024 of those gets no more large ones until it frees some. A large payload is read in place: its
  * sender has promised not to write to it any more, and receivers of the same user rely on that as

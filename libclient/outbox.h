@@ -15,13 +15,15 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "libclient/wire.h"
+
 #define OUTBOX_MAGIC UINT32_C(0x4f51424d) /* "MBQO" */
 
 enum {
     OUTBOX_LAYOUT = 1,
-    OUTBOX_BUFFERS = 64,  /* at most; a session has two more than its queue holds messages */
-    OUTBOX_BUFFER = 8192, /* bytes of each */
-    OUTBOX_RING = 4096,   /* places handed back */
+    OUTBOX_BUFFERS = 64, /* at most; a session has two more than its queue holds messages */
+    OUTBOX_BUFFER = WIRE_BATCH_MAX, /* bytes of each */
+    OUTBOX_RING = 4096,             /* places handed back */
 };
 
 struct outbox_header {

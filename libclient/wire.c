@@ -112,7 +112,7 @@ void wire_put_batch(uint8_t *out, uint16_t session, uint8_t level, uint64_t numb
 /* What envelope and batch have in common; the version comes before the length, because another
  * version may mean another length. */
 static int check_header(const uint8_t *bytes, size_t size, uint32_t magic, size_t header_size,
-                        size_t least)
+                        size_t least, size_t most)
 {
     uint32_t length;
 
@@ -123,7 +123,7 @@ static int check_header(const uint8_t *bytes, size_t size, uint32_t magic, size_
     if (wire_load16(bytes + 8) != WIRE_VERSION)
         return WIRE_E_VERSION;
     length = wire_load32(bytes + 4);
-    if (length < least || length > WIRE_QUEUE_MAX)
+    if (length < least || length > most)
         return WIRE_E_LENGTH;
     if (length > size)
         return WIRE_E_SHORT;
@@ -133,7 +133,7 @@ static int check_header(const uint8_t *bytes, size_t size, uint32_t magic, size_
 int wire_get_envelope(const uint8_t *bytes, size_t size, struct wire_envelope *out)
 {
     int outcome = check_header(bytes, size, WIRE_ENVELOPE_MAGIC, WIRE_ENVELOPE_SIZE,
-                               WIRE_ENVELOPE_SIZE + WIRE_HEAD_SIZE);
+                               WIRE_ENVELOPE_SIZE + WIRE_HEAD_SIZE, WIRE_QUEUE_MAX);
 
     if (outcome != WIRE_OK)
         return outcome;
@@ -150,7 +150,8 @@ int wire_get_envelope(const uint8_t *bytes, size_t size, struct wire_envelope *o
 
 int wire_get_batch(const uint8_t *bytes, size_t size, struct wire_batch *out)
 {
-    int outcome = check_header(bytes, size, WIRE_BATCH_MAGIC, WIRE_BATCH_SIZE, WIRE_BATCH_SIZE);
+    int outcome = check_header(bytes, size, WIRE_BATCH_MAGIC, WIRE_BATCH_SIZE, WIRE_BATCH_SIZE,
+                               WIRE_BATCH_MAX);
 
     if (outcome != WIRE_OK)
         return outcome;
@@ -384,7 +385,7 @@ static int get_boxed(const uint8_t *bytes, size_t length, struct wire_frame *out
         return WIRE_E_LENGTH;
     if (bytes[AT_TEXT_SIZE] != 0)
         return WIRE_E_RESERVED;
-    if (size < WIRE_BATCH_SIZE || size > WIRE_QUEUE_MAX)
+    if (size < WIRE_BATCH_SIZE || size > WIRE_BATCH_MAX)
         return WIRE_E_FIELD;
     *out = view(bytes);
     out->buffer = wire_load32(bytes + 8);

@@ -14,6 +14,7 @@
 enum {
     WIRE_VERSION = 1,
     WIRE_QUEUE_MAX = 8192,   /* largest queue message, bytes */
+    WIRE_BATCH_MAX = 16384,  /* largest batch: by the outbox */
     WIRE_ENVELOPE_SIZE = 32, /* header of an envelope */
     WIRE_BATCH_SIZE = 40,    /* header of a batch */
     WIRE_HEAD_SIZE = 8,      /* what all frames begin with */

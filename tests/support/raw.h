@@ -29,7 +29,7 @@ struct raw {
 
     /* What was read last. */
     struct wire_batch batch;
-    uint8_t bytes[WIRE_QUEUE_MAX];
+    uint8_t bytes[WIRE_BATCH_MAX];
     size_t at; /* the next frame, from the batch's first */
     bool boxed;
     unsigned n_boxed;
