@@ -13,7 +13,7 @@
 #define MILLISECOND UINT64_C(1000000)
 
 /* Payloads above so many bytes go by the pool when frames gather. */
-enum { POOLED_FROM = 512 };
+enum { POOLED_FROM = 160 };
 
 static int check_topic(struct mqc *c, const char *topic)
 {
