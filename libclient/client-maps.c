@@ -5,7 +5,8 @@
  * one of a few idle ones after that: the next message from the same sender finds it at the front of
  * the list. An idle mapping whose owner is gone would keep all of that pool's memory, so a client
  * that sleeps wakes up each second while it has idle ones, to look whether their names are still
- * there; the broker removes a pool's name when nobody needs it.
+ * there (and one that has a loop of its own is woken by a timer): the broker removes a pool's name
+ * when nobody needs it.
  *
  * No descriptor is kept. Who needs to know how long a pool is by now opens it again by its name,
  * and looks whether it is the same one: that is needed when the pool has grown, which it does by
@@ -151,7 +152,7 @@ void client_let_go(struct mqc *c, struct client_map *map)
     c->maps.n_idle--;
 }
 
-void client_maps_sweep(struct mqc *c)
+static void sweep(struct mqc *c)
 {
     struct client_map *map, *next;
 
@@ -162,6 +163,19 @@ void client_maps_sweep(struct mqc *c)
         unmap(c, map);
         c->maps.n_idle--;
     }
+}
+
+void client_maps_tend(struct mqc *c)
+{
+    uint64_t now;
+
+    if (c->maps.n_idle == 0)
+        return;
+    now = client_monotonic();
+    if (now < client_maps_due(c))
+        return;
+    c->maps.swept = now;
+    sweep(c);
 }
 
 void client_maps_close(struct mqc *c)

@@ -462,7 +462,7 @@ int mqc_open(struct mqc **client, const struct mqc_options *options)
     strcpy(c->instance, instance);
     c->request = c->urgent = c->reply = QUEUE_CLOSED;
     c->segment = c->outbox = c->pool.segment = SEGMENT_CLOSED;
-    c->epoll_fd = c->event_fd = -1;
+    c->epoll_fd = c->event_fd = c->timer_fd = -1;
     c->publish_only = (o->flags & MQC_PUBLISH_ONLY) != 0;
     c->poll_ns =
         o->poll_usec < 0 ? 0 : (uint64_t)(o->poll_usec > 0 ? o->poll_usec : POLL_USEC) * 1000;

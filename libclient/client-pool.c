@@ -98,14 +98,18 @@ int client_pool_make(struct mqc *c, uint64_t size)
     return 0;
 }
 
-void client_pool_close(struct mqc *c)
+void client_pool_abandon(struct mqc *c)
 {
     char name[NAMES_MAX];
 
-    if (c->pool.segment.base != NULL && client_check_process(c) == 0 && client_is_lost(c)) {
-        names_pool(name, c->instance, c->pool.nonce);
-        shm_unlink(name);
-    }
+    if (c->pool.segment.base == NULL || client_check_process(c) < 0 || !client_is_lost(c))
+        return;
+    names_pool(name, c->instance, c->pool.nonce);
+    shm_unlink(name);
+}
+
+void client_pool_close(struct mqc *c)
+{
     slots_deinit(&c->pool.slots);
     segment_close(&c->pool.segment);
 }
@@ -215,20 +219,14 @@ bool client_pool_stirred(const struct mqc *c)
     return wants != 0 && atomic_load_explicit(&outbox(c)->returned, memory_order_relaxed) >= wants;
 }
 
-/* Until when to sleep: it may be made larger then. */
-static uint64_t patience(const struct client_pool *p, uint64_t deadline)
-{
-    uint64_t moment = p->short_since + SHORT_MS * MILLISECOND;
-
-    if (p->short_since == 0 || moment >= deadline || moment <= client_monotonic())
-        return deadline;
-    return moment;
-}
-
+/* It is woken when half has come back, because to be woken for each place would cost more than the
+ * place is worth. But the other half may be held for good, so it looks by itself now and then; that
+ * is also when the pool may be made larger. */
 int client_pool_sleep(struct mqc *c, uint64_t deadline)
 {
     struct client_pool *p = &c->pool;
-    uint64_t until = patience(p, deadline);
+    uint64_t look = client_monotonic() + SHORT_MS * MILLISECOND;
+    uint64_t until = look < deadline ? look : deadline;
     uint64_t half = p->slots.n_given / 2;
     int r;
 

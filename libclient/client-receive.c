@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 void client_fill(struct mqc_message *message, const struct wire_frame *frame,
@@ -166,6 +167,25 @@ static bool requests_ran_out(struct mqc *c)
     return requests->n_open > 0 && requests_expire(requests, client_boottime());
 }
 
+/* Wake the caller's loop for what comes by itself: a copy that has to be asked for again, idle
+ * mappings to be looked after. */
+static void set_timer(struct mqc *c)
+{
+    uint64_t due = client_maps_due(c);
+    struct itimerspec moment = {0};
+
+    if (c->copy_due != 0 && c->copy_due < due)
+        due = c->copy_due;
+    if (due == CLIENT_FOREVER)
+        due = 0;
+    if (c->timer_fd < 0 || due == c->timer_due)
+        return;
+    moment.it_value.tv_sec = (time_t)(due / 1000000000);
+    moment.it_value.tv_nsec = (long)(due % 1000000000);
+    if (timerfd_settime(c->timer_fd, TFD_TIMER_ABSTIME, &moment, NULL) == 0)
+        c->timer_due = due;
+}
+
 /* Nothing stands, and the caller does not wait: what is gathered goes out as far as there is room.
  */
 static int give_up(struct mqc *c, struct mqc_message *message)
@@ -175,6 +195,8 @@ static int give_up(struct mqc *c, struct mqc_message *message)
     unring(c);
     client_report(c);
     client_flush(c, 0);
+    client_maps_tend(c);
+    set_timer(c);
     return client_fail_plainly(-EAGAIN, "no message stands");
 }
 
@@ -256,6 +278,13 @@ void mqc_message_free(struct mqc_message *message)
 
 /* ---- The caller's own loop ---- */
 
+static void close_descriptor(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
 static int make_descriptor(struct mqc *c)
 {
     struct epoll_event readable = {.events = EPOLLIN};
@@ -263,18 +292,19 @@ static int make_descriptor(struct mqc *c)
 
     c->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (c->event_fd >= 0)
+        c->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (c->timer_fd >= 0)
         c->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (c->epoll_fd >= 0 && epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, c->event_fd, &readable) == 0 &&
+        epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, c->timer_fd, &readable) == 0 &&
         epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, c->reply.mqd, &readable) == 0) {
         client_ring(c);
         return 0;
     }
     r = -errno;
-    if (c->epoll_fd >= 0)
-        close(c->epoll_fd);
-    if (c->event_fd >= 0)
-        close(c->event_fd);
-    c->epoll_fd = c->event_fd = -1;
+    close_descriptor(&c->epoll_fd);
+    close_descriptor(&c->timer_fd);
+    close_descriptor(&c->event_fd);
     return client_fail_call(r, "cannot make a descriptor");
 }
 

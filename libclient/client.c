@@ -33,8 +33,7 @@ enum {
 
 #define SECOND      UINT64_C(1000000000)
 #define MILLISECOND UINT64_C(1000000)
-#define SLEEP_SLICE (10 * SECOND) /* between looks at whether the session is still there, */
-#define IDLE_SLICE  SECOND        /* … and whether the owners of idle mappings are */
+#define SLEEP_SLICE (10 * SECOND) /* between looks at whether the session is still there */
 
 /* ---- Clocks ---- */
 
@@ -264,26 +263,27 @@ static void look_for_room(struct mqc *c, const struct queue *q, uint64_t deadlin
         ;
 }
 
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Sleep on the reply queue, no longer than a slice. */
 static int sleep_on_queue(struct mqc *c, uint64_t deadline)
 {
     struct pollfd readable = {.fd = c->reply.mqd, .events = POLLIN};
     uint64_t now = client_monotonic();
-    uint64_t rest = deadline > now ? deadline - now : 0;
-    uint64_t slice = client_maps_idle(c) ? IDLE_SLICE : SLEEP_SLICE;
+    uint64_t until = earlier(earlier(deadline, now + SLEEP_SLICE), client_maps_due(c));
+    uint64_t rest = until > now ? until - now : 0;
     struct timespec span;
     int n;
 
-    if (rest > slice)
-        rest = slice;
     span = (struct timespec){.tv_sec = (time_t)(rest / SECOND), .tv_nsec = (long)(rest % SECOND)};
     n = ppoll(&readable, 1, &span, NULL);
     if (n < 0 && errno != EINTR)
         return client_fail_call(-errno, "cannot wait for the reply queue");
-    if (n != 0 || rest < slice)
-        return 0;
-    client_maps_sweep(c);
-    return check_session(c);
+    client_maps_tend(c);
+    return n == 0 && rest == SLEEP_SLICE ? check_session(c) : 0;
 }
 
 int client_sleep(struct mqc *c, uint64_t deadline)
@@ -447,12 +447,15 @@ void mqc_close(struct mqc *c)
 {
     if (c == NULL)
         return;
+    client_pool_abandon(c);
     if (c->session.welcomed && client_check(c) == 0)
         say_goodbye(c);
     if (c->epoll_fd >= 0)
         close(c->epoll_fd);
     if (c->event_fd >= 0)
         close(c->event_fd);
+    if (c->timer_fd >= 0)
+        close(c->timer_fd);
     client_maps_close(c);
     client_pool_close(c);
     segment_close(&c->outbox);

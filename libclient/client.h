@@ -26,6 +26,8 @@
 
 #define CLIENT_FOREVER UINT64_MAX
 
+enum { CLIENT_TEND_NS = 1000000000 }; /* between looks for the owners of idle mappings */
+
 /* The pool for the payloads that this client sends. */
 struct client_pool {
     struct segment segment; /* mapped as long as it may ever get, so that it never moves */
@@ -50,6 +52,7 @@ struct client_map {
 struct client_maps {
     struct client_map *first;
     uint32_t n_idle;
+    uint64_t swept; /* when the owners of idle ones were looked for last */
 };
 
 /* A payload that is not in its frame. */
@@ -92,6 +95,8 @@ struct mqc {
     int epoll_fd;
     int event_fd;
     bool rung;
+    int timer_fd;       /* wakes it for what only time brings, */
+    uint64_t timer_due; /* at this moment; 0: not set */
 
     /* The topic that was checked last; publishers repeat themselves. */
     size_t topic_size;
@@ -169,8 +174,10 @@ int client_await_call(struct mqc *c, uint64_t deadline);
 /* Make the pool, after WELCOME; `size` bytes it may grow to by itself. 0 or -errno. */
 int client_pool_make(struct mqc *c, uint64_t size);
 
-/* Unmap it. Its name is the broker's to remove, unless that does not know it any more. */
-void client_pool_close(struct mqc *c);
+/* Its name is the broker's to remove, unless that does not know the session any more. Before the
+ * goodbye: after that it does not either, and removes the pool when its receivers are done. */
+void client_pool_abandon(struct mqc *c);
+void client_pool_close(struct mqc *c); /* unmap it */
 
 /* The largest payload there can ever be space for. */
 static inline uint64_t client_pool_most(const struct mqc *c)
@@ -226,16 +233,16 @@ int client_sleep_meanwhile(struct mqc *c, uint64_t deadline);
 /* One less that reads in it. */
 void client_let_go(struct mqc *c, struct client_map *map);
 
-/* Unmap idle ones whose owner is gone, so that their memory is. */
-void client_maps_sweep(struct mqc *c);
+/* Unmap idle ones whose owner is gone, so that their memory is; once a second at most. */
+void client_maps_tend(struct mqc *c);
+
+/* When that is due; CLIENT_FOREVER: there are no idle ones. */
+static inline uint64_t client_maps_due(const struct mqc *c)
+{
+    return c->maps.n_idle > 0 ? c->maps.swept + CLIENT_TEND_NS : CLIENT_FOREVER;
+}
 
 void client_maps_close(struct mqc *c);
-
-/* Is it worth waking up for a sweep? */
-static inline bool client_maps_idle(const struct mqc *c)
-{
-    return c->maps.n_idle > 0;
-}
 
 /* ---- client-publish.c ---- */
 

@@ -11,6 +11,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "libclient/client.h"
 #include "tests/support/stand_in.h"
 
 enum {
@@ -153,7 +155,7 @@ static void gathered_ones_go_by_the_pool_from_a_few_hundred_bytes_on(void **stat
     struct test *t = *state;
 
     mqc_set_batching(t->c, 1);
-    assert_int_equal(publish(t, 256, 0), 0);
+    assert_int_equal(publish(t, 64, 0), 0);
     assert_int_equal(publish(t, 1000, 0), 0);
     assert_int_equal(mqc_flush(t->c), 0);
     assert_int_equal(frame(t, 0)->flags, 0);
@@ -281,6 +283,43 @@ static void it_grows_when_nothing_comes_back_for_a_while(void **state)
 
     assert_int_equal(publish(t, LARGE, 0), 0); /* waits a little */
     assert_true((frame(t, n)->slot.offset + LARGE / WIRE_SLOT_UNIT) * WIRE_SLOT_UNIT > POOL_SIZE);
+}
+
+static void space_that_comes_back_without_a_word_is_found(void **state)
+{
+    struct test *t = *state;
+    struct waiter w = {.t = t, .size = LARGE};
+    pthread_t thread;
+    uint32_t n;
+
+    /* It cannot be made larger. */
+    t->c->pool.limit = t->c->pool.max = POOL_SIZE;
+    n = fill(t);
+    assert_int_equal(pthread_create(&thread, NULL, wait_for_space, &w), 0);
+    AWAIT(atomic_load(&stand_in_pool(t->s)->wants) == n / 2);
+    stand_in_hand_back(t->s, &frame(t, 0)->slot); /* the others are held for good */
+    pthread_join(thread, NULL);
+    assert_int_equal(w.result, 0);
+}
+
+static void P5_who_waits_for_space_reads_what_comes_until_no_more_can_be_kept(void **state)
+{
+    struct test *t = *state;
+    struct waiter w = {.t = t, .size = LARGE};
+    struct mqc_message m;
+    pthread_t thread;
+
+    t->c->pool.limit = t->c->pool.max = POOL_SIZE;
+    fill(t);
+    assert_int_equal(pthread_create(&thread, NULL, wait_for_space, &w), 0);
+    for (int i = 0; i < STAND_IN_DEPTH; i++)
+        stand_in_say(t->s, 8, "t", "meanwhile");
+    pthread_join(thread, NULL);
+    assert_int_equal(w.result, -EDEADLK);
+    for (int i = 0; i < STAND_IN_DEPTH; i++) {
+        assert_int_equal(mqc_receive(t->c, &m, 10000), 0);
+        mqc_message_free(&m);
+    }
 }
 
 static void a_larger_message_makes_it_larger(void **state)
@@ -782,6 +821,59 @@ static void a_copy_is_asked_for_again_after_a_second(void **state)
     expect_released(t, 1, 3);
 }
 
+static bool readable(int fd, int timeout_ms)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    return poll(&p, 1, timeout_ms) == 1;
+}
+
+static void P10_a_loop_of_the_callers_is_woken_to_ask_again(void **state)
+{
+    struct test *t = *state;
+    struct mqc_message m;
+    int fd = mqc_fd(t->c);
+
+    send_unmappable(t, 8, 0, 0, 3);
+    assert_true(readable(fd, 10000));
+    assert_int_equal(mqc_receive(t->c, &m, 0), -EAGAIN);
+    assert_false(readable(fd, 0));
+    while (t->s->n_frames < 2) {
+        assert_true(readable(fd, 10000));
+        assert_int_equal(mqc_receive(t->c, &m, 0), -EAGAIN);
+    }
+    assert_int_equal(frame(t, 1)->type, WIRE_FETCH);
+    t->s->context = t;
+    lend(t->s, frame(t, 1));
+    assert_true(readable(fd, 10000));
+    expect_payload(t, &m, LARGE);
+    mqc_message_free(&m);
+    assert_int_equal(mqc_receive(t->c, &m, 0), -EAGAIN);
+    assert_false(readable(fd, 1200)); /* nothing to wake up for */
+}
+
+static void P10_a_loop_of_the_callers_is_woken_for_idle_mappings(void **state)
+{
+    struct test *t = *state;
+    struct wire_slot slot = put_payload(t, 4096 * 8, LARGE, 1);
+    struct mqc_message m;
+    char name[NAMES_MAX];
+    unsigned before = mappings_of_other(t);
+    int fd = mqc_fd(t->c);
+
+    send_pooled(t, 8, &slot);
+    expect_payload(t, &m, LARGE);
+    mqc_message_free(&m);
+    name_other(t, name);
+    shm_unlink(name);
+    assert_int_equal(mappings_of_other(t), before + 1);
+    do
+        assert_int_equal(mqc_receive(t->c, &m, 0), -EAGAIN);
+    while (mappings_of_other(t) > before && readable(fd, 10000));
+    assert_int_equal(mappings_of_other(t), before);
+    assert_false(readable(fd, 1200));
+}
+
 static void what_cannot_be_had_at_all_is_reported(void **state)
 {
     struct test *t = *state;
@@ -957,6 +1049,8 @@ int main(void)
         TEST(a_full_pool_is_EAGAIN),
         TEST(P5_who_waits_for_space_says_so_and_is_woken),
         TEST(it_grows_when_nothing_comes_back_for_a_while),
+        TEST(space_that_comes_back_without_a_word_is_found),
+        TEST(P5_who_waits_for_space_reads_what_comes_until_no_more_can_be_kept),
         TEST(a_larger_message_makes_it_larger),
         TEST(nothing_is_larger_than_the_broker_allows),
         TEST(what_cannot_be_sent_takes_no_space),
@@ -977,6 +1071,8 @@ int main(void)
         TEST(what_cannot_be_mapped_is_copied),
         TEST(P1_higher_ones_do_not_wait_for_a_copy),
         TEST(a_copy_is_asked_for_again_after_a_second),
+        TEST(P10_a_loop_of_the_callers_is_woken_to_ask_again),
+        TEST(P10_a_loop_of_the_callers_is_woken_for_idle_mappings),
         TEST(what_cannot_be_had_at_all_is_reported),
         TEST(a_copy_that_is_not_there_is_none),
         TEST(a_reply_can_be_copied_too),
