@@ -13,31 +13,41 @@
  *
  * What holds for all of it
  *
- *   Errors     Functions return 0 (or a number, where stated) on success and -errno on failure.
- * mqc_last_error() has a sentence for the last failure in the calling thread: what was wrong, and
- * what to do. Those that any call may return are not repeated below: -EINVAL      an argument is
- * wrong -ESHUTDOWN   the broker has stopped; close the handle -ECONNRESET  the broker has ended
- * this session (mqc_last_error() says why); close the handle -EPERM       the handle was opened by
- * another process (see Fork) Priority   0 (lowest) to 31 (highest); MQC_DEFAULT_PRIORITY if there
- * is no reason for another. From MQC_URGENT on a message has reserved room all the way. A message
- * of a higher priority overtakes every lower one that its receiver has not yet been handed; within
- * one priority and publisher, first in is first out. Blocking   A call that may wait says so.
- * Timeouts are in milliseconds on the monotonic clock; -1 waits without end, 0 does not wait.
- *              Interrupted system calls are taken up again. While a publisher waits for room, what
- * arrives for it is kept in the handle. A killed broker is no error: calls wait until it has been
- * started again, and go on. Threads    A handle serves one thread at a time: two calls on one
- * handle must not overlap. Different handles are independent. The library starts no thread
- * (mqc_notify with SIGEV_THREAD makes the C library start one). Fork       A handle belongs to the
- * process that opened it. A child may only mqc_close() its copy, which frees memory and descriptors
- * and leaves the session alone. Signals    Never touched. Nothing is printed, nothing exits.
- * Descriptors are close-on-exec. Memory     Payload and topic of a received message lie in the
- * handle; valid until mqc_message_free(), also after further calls of mqc_receive(), but not after
- * mqc_close(). A message that is not freed keeps the buffer of a whole batch (at most 16 KiB, with
- * all messages in it), and a large payload its place in the sender's pool: a client that holds
- * 1,024 of those gets no more large ones until it frees some. A large payload is read in place: its
- * sender has promised not to write to it any more, and receivers of the same user rely on that as
- * on all memory they share. To free messages is a matter of the handle's thread like every call.
- */
+ *   Errors       Functions return 0 (or a number, where stated) on success and -errno on failure.
+ *                mqc_last_error() has a sentence for the last failure in the calling thread: what
+ *                was wrong, and what to do. Those that any call may return are not repeated below:
+ *                  -EINVAL      an argument is wrong
+ *                  -ESHUTDOWN   the broker has stopped; close the handle
+ *                  -ECONNRESET  the broker has ended this session (mqc_last_error() says why);
+ *                               close the handle
+ *                  -EPERM       the handle was opened by another process (see Fork)
+ *   Priority     0 (lowest) to 31 (highest); MQC_DEFAULT_PRIORITY if there is no reason for
+ *                another. From MQC_URGENT on a message has reserved room all the way. A message of
+ *                a higher priority overtakes every lower one that its receiver has not yet been
+ *                handed; within one priority and publisher, first in is first out.
+ *   Blocking     A call that may wait says so. Timeouts are in milliseconds on the monotonic clock;
+ *                -1 waits without end, 0 does not wait. Interrupted system calls are taken up
+ *                again. While a publisher waits for room, what arrives for it is kept in the
+ *                handle. A killed broker is no error: calls wait until it has been started again,
+ *                and go on.
+ *   Threads      A handle serves one thread at a time: two calls on one handle must not overlap.
+ *                To free a message is such a call. Different handles are independent. The library
+ *                starts no thread (mqc_notify with SIGEV_THREAD makes the C library start one).
+ *   Fork         A handle belongs to the process that opened it. A child may only mqc_close() its
+ *                copy, which frees memory and descriptors and leaves the session alone.
+ *   Signals      Never touched. Nothing is printed, nothing exits.
+ *   Descriptors  are close-on-exec.
+ *   Memory       Payload and topic of a received message stay where they are until
+ *                mqc_message_free(), also during further calls of mqc_receive(), but not after
+ *                mqc_close(). A message that is not freed keeps the buffer of a whole batch (at
+ *                most 16 KiB, with all messages in it), and a large payload its place in the
+ *                sender's pool: a client that holds 1,024 of those gets no more large ones until
+ *                it frees some.
+ *   Large ones   A payload that no queue message can hold lies in a pool, memory in /dev/shm that
+ *                its sender has written to and all its receivers read in place; nothing else is
+ *                different about it. Its sender has promised not to write to it any more, and
+ *                receivers of the same user rely on that as on all memory they share. Receivers of
+ *                another user get a copy, made by the broker. */
 #ifndef MQCLIENT_H
 #define MQCLIENT_H
 
@@ -89,13 +99,19 @@ struct mqc_options {
 };
 
 /* Connect: registers with the broker and waits for its answer. `*client` is for mqc_close(); on
- * failure it is NULL. -ENOENT        no broker of that instance -ECONNREFUSED  there was one, and
- * it does not run any more -EACCES        it belongs to another user -EPROTO        it speaks
- * another version -EADDRINUSE    the name is taken -ENFILE        refused: it has as many clients
- * as it may have -EMFILE        refused: no kernel queue memory left; or this process has no
- * descriptor left -ESRCH         refused: the broker cannot see this process (another pid
- * namespace) -EIO           refused: the broker could not make a reply queue -ETIMEDOUT     no
- * answer in time -ENOMEM */
+ * failure it is NULL.
+ *   -ENOENT        no broker of that instance
+ *   -ECONNREFUSED  there was one, and it does not run any more
+ *   -EACCES        it belongs to another user
+ *   -EPROTO        it speaks another version
+ *   -EADDRINUSE    the name is taken
+ *   -ENFILE        refused: it has as many clients, or pools of ended ones, as it may have
+ *   -EMFILE        refused: no kernel queue memory left; or this process has no descriptor left
+ *   -ESRCH         refused: the broker cannot see this process (another pid namespace)
+ *   -EIO           refused: the broker could not make a reply queue
+ *   -ETIMEDOUT     no answer in time
+ *   -ENOSPC        /dev/shm is full
+ *   -ENOMEM */
 MQC_API int mqc_open(struct mqc **client, const struct mqc_options *options);
 
 /* Send what is gathered, say goodbye, free everything; NULL is fine. Waits at most a second for
@@ -124,9 +140,11 @@ struct mqc_publication {
 /* Publish. The payload is copied, once: a large one into this client's pool, where its receivers
  * read it in place. Waits while this publisher is out of window, its pool has no space, or the
  * request queue is full, unless MQC_NOWAIT is set. Returns 0; with MQC_CONFIRM a number above 0 for
- * mqc_confirm_wait(). -EMSGSIZE  larger than mqc_payload_max() -EAGAIN    MQC_NOWAIT, and no room
+ * mqc_confirm_wait().
+ *   -EMSGSIZE  larger than mqc_payload_max()
+ *   -EAGAIN    MQC_NOWAIT, and no room
  *   -EDEADLK   no room, and nothing more can be kept for this client meanwhile: receive, then
- * publish again
+ *              publish again
  *   -ENOSPC    /dev/shm is full */
 MQC_API int64_t mqc_publish_with(struct mqc *client, const struct mqc_publication *publication);
 
@@ -142,8 +160,9 @@ MQC_API size_t mqc_payload_max(const struct mqc *client, const char *topic);
  * it.
  *
  * mqc_loan() sets `*payload` to at least `size` bytes (at least 1) at a multiple of 64, whose
- * content is not defined. Waits for space as mqc_publish_with() does; `flags`: 0 or MQC_NOWAIT.
- * Returns 0 or -errno, as there.
+ * content is not defined. It waits for space as mqc_publish_with() does; `flags` is 0 or
+ * MQC_NOWAIT. A client has at most 2,048 payloads in its pool at a time, loans included. Returns 0
+ * or -errno, as there.
  *
  * mqc_publish_loan() publishes what `publication->payload` points to, which must be a loan, with
  * `publication->size` bytes, from 0 to what was borrowed. On success the loan is over, and the
@@ -181,9 +200,10 @@ enum mqc_subscribe_flag {
 
 /* Subscribe to a topic filter (MQTT wildcards '+' and '#'); the broker's answer is waited for, at
  * most 5 s (-ETIMEDOUT). A message that matches several subscriptions of a client is delivered
- * once. Subscribing again delivers kept messages again. -EINVAL   not a filter, or the handle is
- * publish-only -ENOSPC   as many subscriptions as a client may have -EDEADLK  too many other
- * messages came before the answer: receive them, then subscribe again */
+ * once. Subscribing again delivers kept messages again.
+ *   -EINVAL   not a filter, or the handle is publish-only
+ *   -ENOSPC   as many subscriptions as a client may have
+ *   -EDEADLK  too many other messages came before the answer: receive them, then subscribe again */
 MQC_API int mqc_subscribe(struct mqc *client, const char *filter, unsigned flags);
 
 /* The opposite. -ENOENT: there was no such subscription. Messages that were under way may still
@@ -206,7 +226,7 @@ struct mqc_message {
     uint64_t number; /* MQC_M_REPLY, MQC_M_FAILED: what mqc_request_send() returned. MQC_M_REQUEST:
                         for mqc_reply() */
     int error; /* MQC_M_FAILED: -ENOENT nobody subscribes, -ECONNRESET the server died, -ETIMEDOUT,
-                  -ENOBUFS dropped */
+                  -ENOBUFS dropped, or its payload cannot be read */
     /* The library's: */
     void *owner;
     void *lender;  /* pool that the payload lies in, */
@@ -228,7 +248,8 @@ MQC_API int mqc_fd(struct mqc *client);
 
 /* As mq_notify(): one notification, the next time that messages come while none stand. Register,
  * then receive until -EAGAIN, or what came before is not announced. Now and then one comes without
- * a message. NULL takes it back. One registrant a handle. -EBUSY  there is one already */
+ * a message. NULL takes it back. One registrant a handle.
+ *   -EBUSY  there is one already */
 MQC_API int mqc_notify(struct mqc *client, const struct sigevent *event);
 
 /* Messages that the broker dropped for this client so far because it was too slow or they expired.
@@ -239,11 +260,15 @@ MQC_API uint64_t mqc_missed(const struct mqc *client);
 
 /* Publish a request and wait for its reply. `publication` as for mqc_publish_with(); ttl_ms is not
  * used: timeout_ms, which must be above 0, is how long the reply may take. Other messages that
- * arrive meanwhile are kept. Returns 0 and fills `reply`, which is to be freed. -ENOENT      nobody
- * subscribes to that topic -ECONNRESET  who was to reply is gone (or, as everywhere, this session:
- * then mqc_receive() says so as well) -ETIMEDOUT   no reply in time -ENOBUFS     the request was
- * dropped or refused -EDEADLK     so many other messages came before the reply that no more can be
- * kept: receive them, then ask again and what mqc_publish_with() returns */
+ * arrive meanwhile are kept. Returns 0 and fills `reply`, which is to be freed.
+ *   -ENOENT      nobody subscribes to that topic
+ *   -ECONNRESET  who was to reply is gone (or, as everywhere, this session: then mqc_receive() says
+ *                so as well)
+ *   -ETIMEDOUT   no reply in time
+ *   -ENOBUFS     the request was dropped or refused, or the reply's payload cannot be read
+ *   -EDEADLK     so many other messages came before the reply that no more can be kept: receive
+ *                them, then ask again
+ * and what mqc_publish_with() returns. */
 MQC_API int mqc_request(struct mqc *client, const struct mqc_publication *publication,
                         struct mqc_message *reply, int timeout_ms);
 

@@ -13,10 +13,12 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -345,6 +347,46 @@ static void nothing_is_larger_than_the_broker_allows(void **state)
     assert_int_equal(mqc_publish(t->c, "t", payload, most, 8), 0);
     expect_in_pool(t, frame(t, 0), payload, most);
     free(payload);
+}
+
+enum { NOT_ALLOWED = 77 };
+
+/* In a process of its own, whose /dev/shm is small. */
+static int publish_into_a_full_tmpfs(const struct test *t)
+{
+    struct mqc_options options = {0};
+    struct stand_in *s;
+    struct mqc *c;
+    void *large = calloc(1, 2 << 20);
+    bool good;
+
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount("none", "/dev/shm", "tmpfs", 0, "size=1M") < 0)
+        return NOT_ALLOWED;
+    s = stand_in_start();
+    options.instance = s->instance;
+    good = mqc_open(&c, &options) == 0 && mqc_publish(c, "t", large, 2 << 20, 8) == -ENOSPC &&
+           strstr(mqc_last_error(), "/dev/shm is full") != NULL;
+    for (int i = 0; good && i < 5; i++) /* what fits still does */
+        good = mqc_publish(c, "t", t->payload, LARGE, 8) == 0;
+    mqc_close(c);
+    stand_in_stop(s);
+    free(large);
+    return good ? 0 : 1;
+}
+
+static void S1_a_full_tmpfs_is_an_error_and_not_a_signal(void **state)
+{
+    pid_t child = fork();
+    int status;
+
+    if (child == 0)
+        _exit(publish_into_a_full_tmpfs(*state));
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == NOT_ALLOWED)
+        skip();
+    assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 static void what_cannot_be_sent_takes_no_space(void **state)
@@ -1053,6 +1095,7 @@ int main(void)
         TEST(P5_who_waits_for_space_reads_what_comes_until_no_more_can_be_kept),
         TEST(a_larger_message_makes_it_larger),
         TEST(nothing_is_larger_than_the_broker_allows),
+        TEST(S1_a_full_tmpfs_is_an_error_and_not_a_signal),
         TEST(what_cannot_be_sent_takes_no_space),
         TEST(a_loan_is_published_where_it_lies),
         TEST(a_small_loan_is_pooled_and_an_empty_one_is_not),

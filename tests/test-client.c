@@ -240,6 +240,7 @@ static void refusals_become_errors_with_sentences(void **state)
         {WIRE_C_BAD_NAME, -EINVAL, "not a name"},
         {WIRE_C_STOPPING, -ECONNREFUSED, "on its way out"},
         {WIRE_C_QUEUE_ERROR, -EIO, "reply queue"},
+        {WIRE_C_POOLS_FULL, -ENFILE, "pools of 11"},
         {200, -EPROTO, "200"},
     };
     struct test *t = *state;
