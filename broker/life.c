@@ -306,19 +306,23 @@ static void count_end(struct engine *e, const struct session *s)
         board_add(&e->board->totals.died, 1);
 }
 
+static bool may_read(const struct session *s)
+{
+    return !s->dead && !s->said_bye;
+}
+
 /* What it has of others: its unanswered requests are answered for it. What it holds is over if it
  * is gone, or has said that it is done; a process that the broker ended may still read it (S7). */
 static void end_out(struct engine *e, uint16_t i)
 {
     const struct session *s = &e->sessions[i];
-    bool reads = !s->dead && !s->said_bye;
     uint32_t next;
 
     for (uint32_t slot = s->out.head; slot != 0; slot = next) {
         const struct reference *r = engine_reference(e, slot);
 
         next = r->next;
-        if ((ref_flags(r) & REF_HELD) != 0 && reads) {
+        if ((ref_flags(r) & REF_HELD) != 0 && may_read(s)) {
             if (ref_flags(r) & REF_REQUEST) /* comes again, at the end of the list */
                 engine_change(e, slot, r->word & ~((uint64_t)REF_REQUEST << 8));
             continue;
@@ -330,11 +334,14 @@ static void end_out(struct engine *e, uint16_t i)
     }
 }
 
-/* What others wait for from it is answered; what waits for it goes. */
+/* What others wait for from it is answered; what waits for it goes. A batch that may have gone is
+ * taken to have: its process may be reading it (S7). */
 static void carry_out(struct engine *e, uint16_t i)
 {
     struct session *s = &e->sessions[i];
 
+    if (row_in_doubt(engine_row(e, i)) && may_read(s))
+        pump_settle(e, i);
     count_end(e, s);
     end_waiting(e, i);
     while (s->filters.head != 0)

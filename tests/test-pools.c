@@ -856,6 +856,41 @@ static void S7_who_was_ended_keeps_what_it_reads(void **state)
     }
 }
 
+/* A batch may have gone when the broker died, and before that is known the next ends the session.
+ */
+static void S7_who_was_ended_in_doubt_keeps_what_it_may_read(void **state)
+{
+    struct rig *r = *state;
+
+    for (int gone = 0; gone < 2; gone++) {
+        uint16_t p = expect_session(r, "p");
+        uint16_t a = subscriber(r, "a", "t");
+        struct pump_batch batch;
+        struct wire_frame f;
+
+        publish(r, p, "t", 1);
+        pump_room(&r->engine, a, RIG_DEPTH);
+        assert_int_equal(pump_next(&r->engine, a, &batch), PUMP_BATCH);
+        if (gone)
+            assert_true(rig_queue_put(r, a, &batch));
+        assert_int_equal(rig_restart(r), 0);
+        if (gone) {
+            f = expect_frame(r, a, WIRE_MESSAGE);
+            assert_int_equal(rig_payload(r, &f), 1);
+        }
+        life_leave(&r->engine, a, WIRE_C_KICKED);
+        life_quiet(&r->engine);
+        expect_places(r, p, 0, 1);
+        if (gone)
+            segments_release(r->segments[a], f.slot.name);
+        else
+            life_died(&r->engine, a); /* it cannot give back what it never got */
+        expect_places(r, p, 1, 0);
+        assert_int_equal(engine_row(&r->engine, a)->state, ROW_FREE);
+        rig_kill(r, p);
+    }
+}
+
 static void who_says_goodbye_has_put_down_what_it_read(void **state)
 {
     struct rig *r = *state;
@@ -1245,6 +1280,7 @@ int main(void)
         TEST(a_dead_publishers_pool_goes_with_the_last_that_needs_it),
         TEST(S7_the_next_owner_of_a_row_gets_nothing_of_the_last_ones),
         TEST(S7_who_was_ended_keeps_what_it_reads),
+        TEST(S7_who_was_ended_in_doubt_keeps_what_it_may_read),
         TEST(who_says_goodbye_has_put_down_what_it_read),
         TEST(a_pool_has_one_session),
         TEST(S7_a_slot_of_the_ledger_is_free_when_its_last_row_is),

@@ -471,26 +471,28 @@ static void provide(struct rig *r, uint16_t row)
     attach_pool(r, row);
 }
 
-static bool is_final(int outcome)
+int rig_next(struct rig *r, uint16_t row, struct pump_batch *batch)
 {
-    return outcome == PUMP_NOTHING || outcome == PUMP_BLOCKED;
+    for (;;) {
+        int outcome = pump_next(&r->engine, row, batch);
+
+        if (outcome == PUMP_ASK)
+            pump_room(&r->engine, row, RIG_DEPTH - r->queues[row].n);
+        else if (outcome == PUMP_WANTS_POOL)
+            provide(r, row);
+        else
+            return outcome;
+    }
 }
 
 int rig_pump(struct rig *r, uint16_t row)
 {
-    struct rig_queue *q = &r->queues[row];
     struct pump_batch batch;
     int outcome;
 
-    while (!is_final(outcome = pump_next(&r->engine, row, &batch))) {
-        if (outcome == PUMP_ASK)
-            pump_room(&r->engine, row, RIG_DEPTH - q->n);
-        else if (outcome == PUMP_WANTS_POOL)
-            provide(r, row);
-        else
-            send_batch(r, row, &batch);
-    }
-    q->armed = outcome == PUMP_BLOCKED;
+    while ((outcome = rig_next(r, row, &batch)) == PUMP_BATCH)
+        send_batch(r, row, &batch);
+    r->queues[row].armed = outcome == PUMP_BLOCKED;
     return outcome;
 }
 
@@ -577,10 +579,11 @@ static void open_batch(struct rig *r, uint16_t row)
     if (!is_boxed(&q->header, &boxed))
         return;
     unbox(r, row, &boxed);
-    if (known)
-        q->header.size = 0; /* what lies there may be another's by now */
-    else if (wire_get_batch(q->current.bytes, q->current.size, &q->header) != WIRE_OK ||
-             q->header.number != number)
+    if (!known && wire_get_batch(q->current.bytes, q->current.size, &q->header) == WIRE_OK &&
+        q->header.number == number)
+        return;
+    q->header.size = 0; /* a repeat: what lies there may be another's by now */
+    if (!known && !q->lies)
         wrong(r, "a buffer has not the batch that its queue message says");
 }
 

@@ -59,6 +59,7 @@ struct rig_queue {
     size_t at;                      /* … how far it is read */
     uint32_t n_repeats;             /* batches dropped by their number */
     uint32_t n_boxed;               /* batches that came by the outbox */
+    bool lies; /* its client writes into its pool what it likes: a box may have anything */
 };
 
 struct rig {
@@ -141,6 +142,9 @@ void rig_carry_out(struct rig *r);
 
 /* Read the release rings. */
 void rig_collect(struct rig *r);
+
+/* What pump_next() says when it has all that it asks for. */
+int rig_next(struct rig *r, uint16_t row, struct pump_batch *batch);
 
 /* Send what there is for one session, as far as its queue has room. The outcome that ended it. */
 int rig_pump(struct rig *r, uint16_t row);
