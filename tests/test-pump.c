@@ -174,28 +174,6 @@ static void a_frame_as_large_as_the_width_allows_goes_alone(void **state)
     assert_int_equal(r->queues[a].batches[1].size, r->width);
 }
 
-/* Of a broker that allowed larger frames. */
-static void what_fits_no_buffer_is_dropped_and_counted(void **state)
-{
-    static char bytes[WIRE_QUEUE_MAX];
-    struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
-    size_t size = WIRE_QUEUE_MAX - WIRE_ENVELOPE_SIZE - wire_message_size(1, 0);
-
-    r->memory.board->frame_max = WIRE_QUEUE_MAX;
-    rig_message(r, a,
-                &(struct rig_message){.type = WIRE_PUBLISH,
-                                      .priority = 5,
-                                      .topic = "t",
-                                      .payload = bytes,
-                                      .payload_size = size});
-    rig_publish(r, a, 5, "t", "fits");
-    rig_turn(r);
-    expect_message(r, a, "t", "fits");
-    assert_int_equal(r->queues[a].header.missed, 1);
-    assert_int_equal(board_get(&r->memory.board->drops.overflow), 1);
-}
-
 static void a_batch_has_frames_of_one_priority(void **state)
 {
     struct rig *r = *state;
@@ -1073,7 +1051,6 @@ int main(void)
         TEST(numbers_rise_from_batch_to_batch),
         TEST(batches_fill_up_to_the_width_and_no_further),
         TEST(a_frame_as_large_as_the_width_allows_goes_alone),
-        TEST(what_fits_no_buffer_is_dropped_and_counted),
         TEST(a_batch_has_frames_of_one_priority),
         TEST(P2_places_are_kept_for_higher_priorities),
         TEST(a_kept_place_is_not_lost_by_being_asked_for_low_ones),
