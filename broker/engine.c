@@ -584,6 +584,8 @@ static void let_go(struct engine *e, uint32_t slot)
     uint32_t cell = store_has_cell(r) ? r->cell : 0;
     struct cell *c = store_cell(&e->store, cell);
 
+    if (PERSIST_FAULT(FAULT_END_BEFORE_RETURN))
+        persist_word(engine_reference(e, slot), REF_WORD(REF_FREE, 0, 0, 0, 0, 0));
     if (cell != 0 && --c->refs == 0 && c->pool != 0)
         pools_leave(e, c); /* the place first: a kill between hands it back twice (S7) */
     else if (cell == 0 || c->refs > 0)

@@ -21,13 +21,20 @@
 /* Faults that the death test plants, to see that it finds them. */
 enum persist_fault {
     FAULT_NONE = 0,
-    FAULT_END_BEFORE_COMMIT, /* K1 */
-    FAULT_NO_COMMIT_CHECK,   /* K1: a start believes what never became real */
-    FAULT_NEW_NUMBER,        /* K3: what is in doubt goes out under a new number */
-    FAULT_NO_INTENT,         /* K3 */
-    FAULT_NO_SETTLE,         /* K3 */
-    FAULT_NO_LATE_MARK,      /* K3: an answer that came late counts into the batch in doubt */
-    FAULT_NO_COUNT,          /* K11: a drop does not say which it is */
+    FAULT_END_BEFORE_COMMIT,    /* K1 */
+    FAULT_NO_COMMIT_CHECK,      /* K1: a start believes what never became real */
+    FAULT_NEW_NUMBER,           /* K3: what is in doubt goes out under a new number */
+    FAULT_NO_INTENT,            /* K3 */
+    FAULT_NO_SETTLE,            /* K3 */
+    FAULT_NO_LATE_MARK,         /* K3: an answer that came late counts into the batch in doubt */
+    FAULT_NO_COUNT,             /* K11: a drop does not say which it is */
+    FAULT_RETURN_BEFORE_COMMIT, /* K1: a place is handed back that a landing still names */
+    FAULT_END_BEFORE_RETURN,    /* S7: a delivery ends before its place is handed back */
+    FAULT_COLLECTED_FIRST,      /* S7: the release ring counts as read before it is */
+    FAULT_NO_AGE,               /* S7: a name is believed whatever its age */
+    FAULT_NO_ORPHAN,            /* S7: a pool goes with its session, needed or not */
+    FAULT_NO_TAKEN,             /* a buffer is filled again before it was emptied */
+    FAULT_REFILL,               /* K3: the box of a batch in doubt is packed anew */
     N_FAULTS,
 };
 

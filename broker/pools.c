@@ -46,7 +46,7 @@ bool pools_orphan(struct engine *e, uint16_t row)
     struct pool *pool = &e->pools[engine_row(e, row)->pool_slot];
 
     pool->owner = REF_NOBODY;
-    if (pool->refs == 0)
+    if (pool->refs == 0 || PERSIST_FAULT(FAULT_NO_ORPHAN))
         return true;
     e->n_orphans++;
     return false;
@@ -213,6 +213,8 @@ static void collect_releases(struct engine *e, uint16_t row)
         life_leave(e, row, WIRE_C_BAD_POOL);
         return;
     }
+    if (PERSIST_FAULT(FAULT_COLLECTED_FIRST))
+        persist_shared(&s->outbox->collected, released);
     for (; collected != released; collected++)
         release(e, row,
                 atomic_load_explicit(&s->pool->ring[collected % POOL_RING], memory_order_relaxed));

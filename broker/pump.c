@@ -141,8 +141,9 @@ static uint8_t find_buffer(const struct session *s)
     for (uint32_t b = 0; b < n; b++) {
         uint64_t sent = atomic_load_explicit(&s->outbox->sent[b], memory_order_relaxed);
 
-        if (sent == 0 || (s->pool != NULL &&
-                          atomic_load_explicit(&s->pool->taken[b], memory_order_acquire) == sent))
+        if (sent == 0 || PERSIST_FAULT(FAULT_NO_TAKEN) ||
+            (s->pool != NULL &&
+             atomic_load_explicit(&s->pool->taken[b], memory_order_acquire) == sent))
             return (uint8_t)b;
     }
     return OUTBOX_BUFFERS;
@@ -224,7 +225,8 @@ static void be_sated(struct engine *e, struct session *s)
     s->sated = true;
 }
 
-/* Choose from the head of the list until the next does not fit. Returns the size of the frames. */
+/* Choose from the head of the list until the next does not fit: each frame came in an envelope and
+ * fits a buffer. Returns the size of the frames. */
 static uint32_t gather(struct engine *e, uint16_t row, uint32_t width, uint64_t *upto)
 {
     struct session *s = &e->sessions[row];
@@ -240,11 +242,6 @@ static uint32_t gather(struct engine *e, uint16_t row, uint32_t width, uint64_t 
         warm_next(e, r);
         if (expired(e, r)) {
             engine_drop(e, slot, DROP_expired);
-            continue;
-        }
-        if (frame_size(e, r) >
-            OUTBOX_BUFFER - WIRE_BATCH_SIZE) { /* of another broker: never fits */
-            engine_drop(e, slot, DROP_overflow);
             continue;
         }
         if (frame_size(e, r) > width - size || e->n_batch == BATCH_MAX)
@@ -577,6 +574,10 @@ static int next_doubt(struct engine *e, uint16_t i, struct pump_batch *batch)
     e->batch_size = size;
     b = buffer_with(s, e->batch_number);
     if (b < OUTBOX_BUFFERS) { /* it may be read just now: it stays as it is */
+        if (PERSIST_FAULT(FAULT_REFILL)) {
+            seal(e, i, size, batch);
+            memcpy(buffer_bytes(s, b), batch->bytes, batch->size);
+        }
         seal_letter(e, i, b, wire_envelope_length(buffer_bytes(s, b)), batch);
         return PUMP_BATCH;
     }
@@ -693,7 +694,8 @@ uint32_t pump_named(struct engine *e, uint16_t row, uint64_t name)
     uint32_t slot = (uint32_t)(name >> 40);
     const struct reference *r = engine_reference(e, slot);
 
-    if (slot == 0 || slot >= e->store.reference_pool.high || ref_name(slot, r->age) != name)
+    if (slot == 0 || slot >= e->store.reference_pool.high ||
+        (ref_name(slot, r->age) != name && !PERSIST_FAULT(FAULT_NO_AGE)))
         return 0;
     if (ref_state(r) == REF_WAIT && ref_owner(r) == row && engine_in_doubt(e, r) &&
         !PERSIST_FAULT(FAULT_NO_SETTLE))

@@ -685,6 +685,8 @@ static void commit(struct engine *e, size_t size)
 {
     if (PERSIST_FAULT(FAULT_END_BEFORE_COMMIT))
         end_all(e);
+    if (PERSIST_FAULT(FAULT_RETURN_BEFORE_COMMIT))
+        hand_back_all(e);
     persist_commit(e->ledger, e->next_age);
     finish(e, size);
 }
