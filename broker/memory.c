@@ -136,18 +136,17 @@ static int open_ledger(struct memory *m, const struct config *config)
 
 /* ---- Fresh segments ---- */
 
-/* Create a segment. One of our own that stands in the way is left of a broker whose ledger is gone:
- * it goes. */
+/* Create a segment. One of our own that stands in the way is left of a broker whose ledger is gone,
+ * or that died while it made it: it goes. */
 static int create_segment(struct segment *s, const char *name, size_t size, size_t allocate)
 {
     int r = segment_create(s, name, size, 0600);
 
     if (r == -EEXIST) {
-        struct segment old = SEGMENT_CLOSED;
-        bool ours = segment_open(&old, name, false) == 0 && old.owner == geteuid();
+        uid_t owner = geteuid();
 
-        r = ours ? 0 : check_owner(name, old.fd >= 0 ? old.owner : (uid_t)-1);
-        segment_close(&old);
+        segment_owner(name, &owner);
+        r = check_owner(name, owner);
         if (r < 0)
             return r;
         shm_unlink(name);

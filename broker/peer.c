@@ -149,15 +149,15 @@ static int make_reply_queue(struct broker *b, struct peer *peer, const struct ro
     return r;
 }
 
-/* Its queue has been made, but not all else: nobody is to find half of a session. */
+/* Not all of it could be made, now or by a broker that was killed at it: nobody is to find half a
+ * session. */
 static void take_back(struct broker *b, struct peer *peer)
 {
     char name[NAMES_MAX];
 
     names_reply_queue(name, b->instance, engine_row(&b->engine, peer->row)->nonce);
-    if (peer->queue.mqd != (mqd_t)-1)
-        mq_unlink(name);
     peer_close(b, peer);
+    shell_remove_queue(name);
     share_discard(b, peer->row);
 }
 

@@ -60,21 +60,25 @@ static void format(struct outbox_header *header, uint64_t nonce)
     header->buffer_size = OUTBOX_BUFFER;
 }
 
+/* Remove one of our own, whole or not. False: it is another user's. */
+static bool remove_own(const char *name)
+{
+    uid_t owner = geteuid();
+
+    segment_owner(name, &owner);
+    if (owner != geteuid())
+        return false;
+    shm_unlink(name);
+    return true;
+}
+
 /* One of our own that stands in the way was left by a broker that was killed: it goes. */
 static int create(struct segment *s, const char *name)
 {
     int r = segment_create(s, name, OUTBOX_COPIES, 0600);
 
-    if (r == -EEXIST) {
-        struct segment old;
-        bool ours = segment_open(&old, name, false) == 0 && old.owner == geteuid();
-
-        segment_close(&old);
-        if (!ours)
-            return -EACCES;
-        shm_unlink(name);
-        r = segment_create(s, name, OUTBOX_COPIES, 0600);
-    }
+    if (r == -EEXIST)
+        r = remove_own(name) ? segment_create(s, name, OUTBOX_COPIES, 0600) : -EACCES;
     return r;
 }
 
@@ -303,15 +307,14 @@ static void unlink_outbox(struct broker *b, uint16_t row)
     char name[NAMES_MAX];
 
     names_outbox(name, b->instance, engine_row(&b->engine, row)->nonce);
-    shm_unlink(name);
+    remove_own(name);
 }
 
 void share_discard(struct broker *b, uint16_t row)
 {
     struct share *share = share_of(b, row);
 
-    if (share->outbox.base != NULL)
-        unlink_outbox(b, row);
+    unlink_outbox(b, row); /* also one that a killed broker made */
     share_close(share);
     attach(b, row);
 }

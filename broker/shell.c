@@ -19,21 +19,25 @@ void shell_count_queue(struct broker *b, const struct queue *q, int sign)
     board_set(&memory_board(&b->memory)->queue_bytes_used, b->queue_bytes);
 }
 
+void shell_remove_queue(const char *name)
+{
+    struct queue q = QUEUE_CLOSED;
+
+    if (queue_open(&q, name, O_RDONLY | O_NONBLOCK) == 0 && q.owner == geteuid())
+        mq_unlink(name);
+    queue_close(&q);
+}
+
 int shell_make_queue(struct broker *b, struct queue *q, const char *name, uint32_t depth,
                      uint32_t width)
 {
     int r = queue_create(q, name, depth, width, 0600);
 
     if (r == -EEXIST) {
-        uid_t owner = (uid_t)-1;
-
-        if (queue_open(q, name, O_RDONLY | O_NONBLOCK) == 0)
-            owner = q->owner;
-        queue_close(q);
-        if (owner != geteuid())
-            return -EACCES;
-        mq_unlink(name);
+        shell_remove_queue(name);
         r = queue_create(q, name, depth, width, 0600);
+        if (r == -EEXIST)
+            return -EACCES;
     }
     if (r == 0)
         shell_count_queue(b, q, 1);

@@ -97,6 +97,9 @@ static inline void shell_set_time(struct broker *b)
 int shell_make_queue(struct broker *b, struct queue *q, const char *name, uint32_t depth,
                      uint32_t width);
 
+/* Remove one of our own, if there is one. */
+void shell_remove_queue(const char *name);
+
 /* Count a queue's bytes of RLIMIT_MSGQUEUE in (sign 1) or out (-1). */
 void shell_count_queue(struct broker *b, const struct queue *q, int sign);
 

@@ -103,6 +103,18 @@ int segment_allocate(const struct segment *s, size_t offset, size_t size)
     return -error;
 }
 
+int segment_owner(const char *name, uid_t *owner)
+{
+    char path[NAME_MAX + sizeof(DIRECTORY)];
+    struct stat status;
+
+    snprintf(path, sizeof(path), DIRECTORY "%s", name);
+    if (lstat(path, &status) < 0)
+        return -errno;
+    *owner = status.st_uid;
+    return 0;
+}
+
 int segment_rename(const char *from, const char *to)
 {
     char from_path[NAME_MAX + sizeof(DIRECTORY)], to_path[NAME_MAX + sizeof(DIRECTORY)];

@@ -41,6 +41,9 @@ void segment_forget_descriptor(struct segment *s);
  * SIGBUS. -ENOSPC: the tmpfs is full. */
 int segment_allocate(const struct segment *s, size_t offset, size_t size);
 
+/* Whose it is, also if it cannot be opened or is no segment at all. -ENOENT: there is none. */
+int segment_owner(const char *name, uid_t *owner);
+
 /* Give an object another name at once, in place of one that may have that name: who opens `to`
  * finds either the old one or the new one, never one half made. -EACCES, -EPERM: the name is
  * another user's. */
