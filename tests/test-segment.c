@@ -235,6 +235,20 @@ static void empty_segment_is_not_mapped(void **state)
     close(fd);
 }
 
+static void owner_is_told_of_whatever_has_the_name(void **state)
+{
+    uid_t owner = (uid_t)-1;
+    int fd;
+
+    (void)state;
+    assert_int_equal(segment_owner(name, &owner), -ENOENT);
+    fd = shm_open(name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0); /* empty, not to be opened */
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(segment_owner(name, &owner), 0);
+    assert_int_equal(owner, geteuid());
+}
+
 static void allocated_range_has_memory_behind_it(void **state)
 {
     struct segment s;
@@ -282,6 +296,7 @@ int main(void)
         SEGMENT_TEST(S1_file_of_two_names_is_refused),
         SEGMENT_TEST(S1_lease_does_not_hold_us_up),
         SEGMENT_TEST(empty_segment_is_not_mapped),
+        SEGMENT_TEST(owner_is_told_of_whatever_has_the_name),
         SEGMENT_TEST(allocated_range_has_memory_behind_it),
         SEGMENT_TEST(more_than_there_is_is_refused_not_a_fault_later),
     };
