@@ -287,7 +287,6 @@ void copies_step(struct broker *b)
     uint32_t n = fetching->n;
     uint32_t kept = 0;
 
-    b->n_copies_waiting = 0;
     for (uint32_t i = 0; i < n; i++) {
         uint16_t row = fetching->rows[i];
         enum outcome outcome = budget > 0 ? serve(b, row, &budget) : MORE;
@@ -296,7 +295,6 @@ void copies_step(struct broker *b)
             b->engine.sessions[row].fetch = 0;
         else
             fetching->rows[kept++] = row;
-        b->n_copies_waiting += outcome == WAITS;
     }
     fetching->n = kept;
     if (kept > 1) { /* another one begins the next turn */
@@ -307,14 +305,28 @@ void copies_step(struct broker *b)
     }
 }
 
+/* Of those who ask, is there one that waits for space, or one that does not? */
+static bool any_asks(const struct broker *b, bool waiting)
+{
+    const struct rows *fetching = &b->engine.fetching;
+
+    for (uint32_t i = 0; i < fetching->n; i++) {
+        const struct copies *c = b->peers[fetching->rows[i]].copies;
+
+        if ((c != NULL && c->waits) == waiting)
+            return true;
+    }
+    return false;
+}
+
 bool copies_pending(const struct broker *b)
 {
-    return b->engine.fetching.n > b->n_copies_waiting;
+    return any_asks(b, false);
 }
 
 bool copies_wait(const struct broker *b)
 {
-    return b->n_copies_waiting > 0;
+    return any_asks(b, true);
 }
 
 void copies_tidy(struct broker *b)

@@ -1,9 +1,9 @@
 /* The memory that a session and the broker share.
  *
  * What the broker writes to an outbox has memory behind it before it is written, so that a full
- * /dev/shm is an error here and never a signal. An outbox begins with two buffers and gets the
- * others when they are needed, up to what its queue's depth asks for: most sessions need no more
- * than two.
+ * /dev/shm is an error here and never a signal. An outbox begins with one buffer and gets the
+ * others when they are needed, up to what its queue's depth asks for: a session whose batches fit
+ * its queue needs no more.
  *
  * The client makes its pool after WELCOME, so at first it may not be there yet; later it may be cut
  * off. In both cases the session, and nothing else, comes to an end. */
@@ -22,7 +22,7 @@
 #include "libclient/names.h"
 
 enum {
-    FIRST_BUFFERS = 2,
+    FIRST_BUFFERS = 1,
     PATIENCE = 5,           /* seconds that a client may take to make its pool */
     RETRY_AFTER = 10000000, /* nanoseconds */
 };

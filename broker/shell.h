@@ -53,12 +53,11 @@ struct broker {
     struct loop_source urgent_source;
     struct loop_source signal_source;
     int signal_fd;
-    struct peer *peers;        /* by row */
-    uint32_t n_armed;          /* sessions whose edges are waited for */
-    uint32_t n_copying;        /* sessions with copies */
-    uint32_t n_copies_waiting; /* those that wait for space for one more */
-    uint64_t share_retry;      /* when pools are looked for again, nanoseconds of CLOCK_BOOTTIME;
-                                * 0: no need */
+    struct peer *peers;   /* by row */
+    uint32_t n_armed;     /* sessions whose edges are waited for */
+    uint32_t n_copying;   /* sessions with copies */
+    uint64_t share_retry; /* when pools are looked for again, nanoseconds of CLOCK_BOOTTIME;
+                           * 0: no need */
     uint32_t n_looked_after;
     uint64_t looked;        /* when they were looked after last, nanoseconds of CLOCK_BOOTTIME */
     uint64_t queue_bytes;   /* of all queues */
