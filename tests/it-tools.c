@@ -489,8 +489,8 @@ static void what_was_missed_is_said(void **state)
     SUBSCRIBE(*state, &sub, "-t", "m", "-F", "%l");
     tool_signal(&sub, SIGSTOP);
     /* More than its queue takes; the rest expires in the broker. */
-    TOOL(&pub, "mqpub", "-t", "m", "-s", "--ttl", "1ms", "--repeat", "300");
-    feed_in_part(&pub, large, sizeof large);
+    TOOL(&pub, "mqpub", "-t", "m", "-s", "--ttl", "1ms", "--repeat", "5000");
+    tool_feed(&pub, large, sizeof large);
     assert_int_equal(tool_wait(&pub), 0);
     PATIENCE_UNTIL(board_get(&daemon_board(*state)->drops.expired) > 0);
     tool_signal(&sub, SIGCONT);
