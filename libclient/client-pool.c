@@ -92,8 +92,9 @@ int client_pool_make(struct mqc *c, uint64_t size)
     atomic_thread_fence(memory_order_release);
     header(c)->magic = POOL_MAGIC;
     p->returned = atomic_load_explicit(&outbox(c)->returned, memory_order_acquire);
-    /* A broker that has ended the session before found no pool to remove. */
-    if (!client_is_known(c))
+    /* A broker that began to end the session before may have looked for a pool to remove, and found
+     * none; one that begins to now finds it. */
+    if (!client_is_known(c, BOARD_ROW_LIVE))
         shm_unlink(name);
     return 0;
 }

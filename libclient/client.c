@@ -90,7 +90,7 @@ int client_check(const struct mqc *c)
     return 0;
 }
 
-bool client_is_known(const struct mqc *c)
+bool client_is_known(const struct mqc *c, uint32_t state)
 {
     struct board_client_info info;
 
@@ -99,7 +99,7 @@ bool client_is_known(const struct mqc *c)
         return true;
     case BOARD_RUNNING:
         return !board_read_identity(board_row(c->board, c->session.id), &info) ||
-               info.nonce == c->session.nonce;
+               (info.nonce == c->session.nonce && info.state <= state);
     default:
         return false;
     }
@@ -107,7 +107,8 @@ bool client_is_known(const struct mqc *c)
 
 bool client_is_lost(const struct mqc *c)
 {
-    return c->session.ended != WIRE_ENDED && queue_standing(&c->reply) <= 0 && !client_is_known(c);
+    return c->session.ended != WIRE_ENDED && queue_standing(&c->reply) <= 0 &&
+           !client_is_known(c, BOARD_ROW_ENDING);
 }
 
 /* Is the session still there? Its last batch says when it is not, so this finds only what goes

@@ -123,8 +123,9 @@ int client_check_process(const struct mqc *c);
 /* The session is over: why, in words. -ESHUTDOWN or -ECONNRESET. */
 int client_over(const struct mqc *c);
 
-/* Does the broker know this session, as far as the board says? A killed one does. */
-bool client_is_known(const struct mqc *c);
+/* Does the board say that this session has its row, in a state up to `state` (enum
+ * board_row_state)? Also while there is no telling: a broker that was killed knows it. */
+bool client_is_known(const struct mqc *c, uint32_t state);
 
 /* Is the session gone without a word: the broker does not know it, and has left none? */
 bool client_is_lost(const struct mqc *c);

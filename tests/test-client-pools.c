@@ -1077,6 +1077,20 @@ static void or_it_has_forgotten_the_session(void **state)
     assert_false(pool_is_there(t));
 }
 
+static void a_pool_made_too_late_is_removed_at_once(void **state)
+{
+    struct test *t = *state;
+    const struct mqc_options options = {.instance = t->s->instance};
+
+    mqc_close(t->c);
+    stand_in_await(t->s, 1); /* the goodbye */
+    assert_true(pool_is_there(t));
+    stand_in_forget(t->s);
+    t->s->row_state = BOARD_ROW_ENDING;
+    assert_int_equal(mqc_open(&t->c, &options), 0);
+    assert_false(pool_is_there(t));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -1125,6 +1139,7 @@ int main(void)
         TEST(the_pool_is_the_brokers_to_remove),
         TEST(unless_there_is_none_any_more),
         TEST(or_it_has_forgotten_the_session),
+        TEST(a_pool_made_too_late_is_removed_at_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -187,8 +187,9 @@ static void welcome(struct stand_in *s, const struct wire_frame *frame)
                                  .pool_max = STAND_IN_POOL_MAX,
                                  .buffers = STAND_IN_BUFFERS,
                                  .buffer_size = OUTBOX_BUFFER};
-    struct board_client_info info = {
-        .state = BOARD_ROW_LIVE, .nonce = frame->nonce, .pid = frame->pid};
+    struct board_client_info info = {.state = s->row_state != 0 ? s->row_state : BOARD_ROW_LIVE,
+                                     .nonce = frame->nonce,
+                                     .pid = frame->pid};
     char name[NAMES_MAX];
 
     names_reply_queue(name, s->instance, frame->nonce);
@@ -325,8 +326,25 @@ static void make_board(struct stand_in *s)
     atomic_store(&s->board->state, BOARD_RUNNING);
 }
 
+void stand_in_forget(struct stand_in *s)
+{
+    char name[NAMES_MAX];
+
+    queue_close(&s->reply);
+    segment_close(&s->outbox_segment);
+    segment_close(&s->pool_segment);
+    if (s->nonce == 0)
+        return;
+    names_reply_queue(name, s->instance, s->nonce);
+    mq_unlink(name);
+    names_outbox(name, s->instance, s->nonce);
+    shm_unlink(name);
+    names_pool(name, s->instance, s->pool_nonce);
+    shm_unlink(name);
+}
+
 /* Everything that has a name. */
-static void unlink_all(const struct stand_in *s)
+static void unlink_all(struct stand_in *s)
 {
     char name[NAMES_MAX];
 
@@ -334,19 +352,12 @@ static void unlink_all(const struct stand_in *s)
     mq_unlink(name);
     names_urgent_queue(name, s->instance);
     mq_unlink(name);
-    if (s->nonce != 0) {
-        names_reply_queue(name, s->instance, s->nonce);
-        mq_unlink(name);
-        names_outbox(name, s->instance, s->nonce);
-        shm_unlink(name);
-        names_pool(name, s->instance, s->pool_nonce);
-        shm_unlink(name);
-    }
     names_board(name, s->instance);
     shm_unlink(name);
+    stand_in_forget(s);
 }
 
-static void make_queue(const struct stand_in *s, struct queue *q, const char *name, uint32_t width)
+static void make_queue(struct stand_in *s, struct queue *q, const char *name, uint32_t width)
 {
     int r = queue_create(q, name, STAND_IN_DEPTH, width, 0600);
 
@@ -386,10 +397,7 @@ void stand_in_stop(struct stand_in *s)
     unlink_all(s);
     queue_close(&s->request);
     queue_close(&s->urgent);
-    queue_close(&s->reply);
     segment_close(&s->segment);
-    segment_close(&s->outbox_segment);
-    segment_close(&s->pool_segment);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->came);
     free(s->frames);

@@ -57,6 +57,7 @@ struct stand_in {
     _Atomic uint32_t
         refuse; /* registrations are answered with this code, if it is not WIRE_C_OK, */
     _Atomic uint32_t refuse_times; /* so many times */
+    uint32_t row_state;            /* of the sessions it makes, if not BOARD_ROW_LIVE */
     _Atomic bool mute;             /* answers nothing, */
     _Atomic uint32_t n_ignored;    /* not even so many registrations */
     _Atomic bool paused;           /* does not even read */
@@ -82,6 +83,9 @@ struct stand_in {
 
 /* Make queues, board and thread under an instance name of its own. */
 struct stand_in *stand_in_start(void);
+
+/* Remove what was made for the session; another may register. */
+void stand_in_forget(struct stand_in *s);
 
 /* Remove all of it. */
 void stand_in_stop(struct stand_in *s);
