@@ -336,10 +336,11 @@ bool engine_in_doubt(const struct engine *e, const struct reference *r)
 }
 
 /* A delivery of a kept message is the retained store's, whatever became of that message since: its
- * publisher is not charged (P4). */
+ * publisher is not charged (P4). Nor is who gets a LENT: it published nothing. */
 static bool pins(const struct reference *r)
 {
-    return (ref_flags(r) & REF_RETAINED) == 0;
+    return (ref_flags(r) & REF_RETAINED) == 0 &&
+           ((ref_flags(r) & REF_ANSWER) == 0 || ref_tries(r) != ENGINE_LENT);
 }
 
 static void pin(struct engine *e, const struct reference *r)

@@ -1207,6 +1207,8 @@ static void what_is_held_is_lent(void **state)
     f = expect_frame(r, a, WIRE_MESSAGE);
     name = f.slot.name;
     rig_fetch(r, a, name);
+    rig_carry_out(r);
+    assert_int_equal(r->engine.sessions[a].charged, 0); /* its window is for what it publishes */
     rig_turn(r);
     lent = expect_frame(r, a, WIRE_LENT);
     assert_int_equal(r->queues[a].header.level, WIRE_CONTROL);

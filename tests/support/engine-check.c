@@ -94,8 +94,10 @@ static void reach(struct check *k, uint32_t first)
 
 static bool pins(const struct reference *r)
 {
+    bool lent = (ref_flags(r) & REF_ANSWER) != 0 && ref_tries(r) == ENGINE_LENT;
+
     return (ref_state(r) == REF_WAIT || ref_state(r) == REF_OUT) &&
-           (ref_flags(r) & REF_RETAINED) == 0;
+           (ref_flags(r) & REF_RETAINED) == 0 && !lent;
 }
 
 static void check_cells(struct check *k)
