@@ -1,13 +1,17 @@
 /* Fuzz target: the input is a script for the engine on its rig: sessions come, subscribe, publish,
  * ask, answer, send nonsense, read or do not, die; the broker dies too, between turns, with an
- * envelope in the landing, or with a batch under way. It holds after each step that
+ * envelope in the landing, or with a batch under way. Payloads lie in pools as well, and clients
+ * may lie: what they write there for the broker (release ring, its count, which buffers they
+ * emptied, what they wait for) is what the script says. It holds after each step that
  *
  *   - everything derived is what the references say (engine_fault);
  *   - what is granted to a session never shrinks;
  *   - a broker that dies between turns leaves another that derives the same;
  *   - what a session reads of one priority comes in the order in which it was routed, and once;
+ *   - what it reads in a pool stays as it is until it is given back, whoever else lies;
  *
- * and at the end that what waits can be delivered, and that sessions which end leave nothing. */
+ * and at the end that what waits can be delivered, that each place in a pool has come back, and
+ * that sessions which end leave nothing. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 enum {
     ROWS = 4,
     N_NAMES = 16,       /* of requests that were read, to be answered */
+    N_READINGS = 64,    /* payloads that a session reads in place */
     FRAMES = 12,        /* in an envelope at most */
     SLOW_STEPS = 300,   /* longer scripts find nothing more */
     DRAIN_TURNS = 2000, /* more than what the store holds can need */
@@ -34,6 +39,12 @@ struct stamp {
     uint64_t sequence; /* rises from message to message */
 };
 
+/* A payload that is read where it lies. */
+struct reading {
+    struct wire_slot slot;
+    uint64_t payload;
+};
+
 struct run {
     struct rig rig;
     const uint8_t *at;
@@ -42,10 +53,14 @@ struct run {
     uint64_t names[N_NAMES];
     uint32_t n_names;
     bool forged; /* nonsense with our mark was sent: order tells nothing any more */
+    bool lost;   /* nonsense was sent: places in what stood behind it were never told of */
     struct {
         uint64_t age; /* of the session that these are about */
         uint64_t grant;
         uint64_t last[WIRE_LEVELS];
+        bool lies;
+        struct reading readings[N_READINGS];
+        uint32_t n_readings;
     } rows[ROWS];
 };
 
@@ -103,6 +118,167 @@ static uint64_t next_expiry(struct run *run)
     }
 }
 
+/* ---- Payloads in pools ---- */
+
+static bool has_pool(const struct run *run, uint16_t row)
+{
+    return run->rig.segments[row] != NULL && run->rig.segments[row]->pool != NULL;
+}
+
+static void give_back(struct run *run, uint16_t row, uint32_t i)
+{
+    struct reading *readings = run->rows[row].readings;
+
+    rig_release(&run->rig, row, readings[i].slot.name);
+    readings[i] = readings[--run->rows[row].n_readings];
+}
+
+static void begin_reading(struct run *run, uint16_t row, const struct wire_frame *f)
+{
+    if (run->rows[row].lies)
+        return;
+    if (run->rows[row].n_readings == N_READINGS)
+        give_back(run, row, 0);
+    run->rows[row].readings[run->rows[row].n_readings++] =
+        (struct reading){.slot = f->slot, .payload = rig_payload(&run->rig, f)};
+}
+
+/* Give back in any order; each name goes once. */
+static void give_back_some(struct run *run)
+{
+    uint16_t row = next_row(run);
+
+    for (int n = next(run) % 8; n >= 0 && run->rows[row].n_readings > 0; n--)
+        give_back(run, row, next(run) % run->rows[row].n_readings);
+}
+
+static void give_back_all(struct run *run, uint16_t row)
+{
+    while (run->rows[row].n_readings > 0)
+        give_back(run, row, 0);
+}
+
+/* A name of which the script knows something: the slot, or all of what another reads. */
+static uint64_t next_name(struct run *run)
+{
+    uint16_t row = next_row(run);
+    uint32_t n = run->rows[row].n_readings;
+    uint8_t which = next(run);
+
+    if (n > 0 && which % 3 != 0)
+        return run->rows[row].readings[which % n].slot.name ^ (which % 3 == 1 ? next(run) : 0);
+    return ref_name(which, next(run));
+}
+
+static uint64_t next_word(struct run *run)
+{
+    uint64_t word = 0;
+
+    for (int i = 0; i < 8; i++)
+        word = word << 8 | next(run);
+    return word;
+}
+
+/* From now on it answers for nothing. */
+static void lie(struct run *run)
+{
+    uint16_t row = next_row(run);
+    uint8_t what = next(run);
+    struct pool_header *pool;
+    struct outbox_header *outbox;
+    uint64_t released;
+
+    if (!has_pool(run, row))
+        return;
+    pool = run->rig.segments[row]->pool;
+    outbox = run->rig.segments[row]->outbox;
+    run->rows[row].lies = true;
+    run->rows[row].n_readings = 0;
+    run->rig.queues[row].lies = true;
+    switch (what % 6) {
+    case 0:
+        atomic_store(&pool->released, next_word(run));
+        break;
+    case 1:
+        atomic_store(&pool->wants, next_word(run));
+        break;
+    case 2:
+        atomic_store(&pool->taken[next(run) % OUTBOX_BUFFERS], next_word(run));
+        break;
+    case 3: /* as if it had emptied a buffer */
+        what = next(run) % OUTBOX_BUFFERS;
+        atomic_store(&pool->taken[what], atomic_load(&outbox->sent[what]));
+        break;
+    default:
+        released = atomic_load(&pool->released);
+        for (int n = next(run) % 8; n >= 0; n--)
+            atomic_store(&pool->ring[released++ % POOL_RING], next_name(run));
+        atomic_store(&pool->released, released);
+        break;
+    }
+}
+
+/* Wait for so many places, or not any more. */
+static void wait_for_places(struct run *run)
+{
+    uint16_t row = next_row(run);
+    uint8_t n = next(run) % 8;
+
+    if (has_pool(run, row))
+        atomic_store(&run->rig.segments[row]->pool->wants,
+                     n == 0 ? 0 : atomic_load(&run->rig.segments[row]->outbox->returned) + n);
+}
+
+static void check_readings(struct run *run)
+{
+    for (uint16_t row = 0; row < ROWS; row++) {
+        for (uint32_t i = 0; i < run->rows[row].n_readings; i++) {
+            struct reading *reading = &run->rows[row].readings[i];
+            struct wire_frame f = {.flags = WIRE_F_POOLED, .slot = reading->slot};
+
+            must(rig_payload(&run->rig, &f) == reading->payload,
+                 "a payload changed under its reader");
+        }
+    }
+}
+
+/* Owners look whenever they like: here, always. */
+static void check_pools(struct run *run)
+{
+    if (run->forged)
+        return;
+    for (uint32_t i = 0; i < RIG_POOLS; i++) {
+        struct segments *s = run->rig.pools[i];
+
+        if (s != NULL && s->outbox != NULL)
+            segments_look(s);
+    }
+    check_readings(run);
+    for (uint32_t i = 0; i < RIG_POOLS; i++) {
+        const struct segments *s = run->rig.pools[i];
+
+        must(s == NULL || s->fault == NULL, s == NULL ? "" : s->fault);
+    }
+    must(run->rig.fault == NULL, run->rig.fault);
+}
+
+/* Nothing waits and nobody reads: what is out are kept messages. */
+static void check_places(struct run *run)
+{
+    const struct engine *e = &run->rig.engine;
+
+    check_pools(run);
+    for (uint16_t row = 0; row < ROWS; row++) {
+        if (run->forged || run->lost || run->rows[row].lies)
+            return;
+    }
+    for (uint16_t row = 0; row < ROWS; row++) {
+        if (has_pool(run, row) && engine_row(e, row)->state == ROW_LIVE)
+            must(run->rig.segments[row]->n_given == e->pools[engine_row(e, row)->pool_slot].refs,
+                 "a place is lost");
+    }
+}
+
 /* ---- Invariants ---- */
 
 static void check(struct run *run)
@@ -116,6 +292,8 @@ static void check(struct run *run)
     for (uint16_t row = 0; row < ROWS; row++) {
         uint64_t grant = board_get(&board_row(e->board, row)->grant);
 
+        must(engine_row(e, row)->state != ROW_FREE || run->rows[row].n_readings == 0,
+             "a row is free whose client still reads");
         if (engine_row(e, row)->state != ROW_LIVE)
             continue;
         if (run->rows[row].age != engine_row(e, row)->age) {
@@ -125,15 +303,21 @@ static void check(struct run *run)
         must(grant >= run->rows[row].grant, "a grant shrank");
         run->rows[row].grant = grant;
     }
+    check_pools(run);
 }
 
 static void check_order(struct run *run, uint16_t row, const struct wire_frame *f)
 {
     struct stamp stamp;
 
-    if (run->forged || f->payload_size < sizeof(stamp) || (f->flags & WIRE_F_RETAIN) != 0)
+    if (run->forged || (f->flags & WIRE_F_RETAIN) != 0)
         return;
-    memcpy(&stamp, f->payload, sizeof(stamp));
+    if ((f->flags & WIRE_F_POOLED) != 0 && !run->rows[row].lies)
+        stamp = (struct stamp){MARK, rig_payload(&run->rig, f)};
+    else if ((f->flags & WIRE_F_POOLED) == 0 && f->payload_size >= sizeof(stamp))
+        memcpy(&stamp, f->payload, sizeof(stamp));
+    else
+        return;
     if (stamp.mark != MARK)
         return;
     must(stamp.sequence > run->rows[row].last[f->priority], "read twice, or out of order");
@@ -142,11 +326,12 @@ static void check_order(struct run *run, uint16_t row, const struct wire_frame *
 
 /* ---- Envelopes ---- */
 
-static void add_message(struct run *run, uint8_t type)
+static void add_message(struct run *run, uint16_t row, uint8_t type)
 {
     static char payload[RIG_FRAME_MAX];
     struct stamp stamp = {MARK, ++run->sequence};
     uint8_t shape = next(run);
+    struct wire_slot slot;
     struct rig_message m = {
         .type = type,
         .priority = next(run) % WIRE_LEVELS,
@@ -171,6 +356,9 @@ static void add_message(struct run *run, uint8_t type)
         if ((m.flags & WIRE_F_RETAIN) != 0 && (shape & 0x30) == 0)
             m.payload = NULL, m.payload_size = 0;
     }
+    if ((shape & 0x40) != 0 && m.payload != NULL && has_pool(run, row) &&
+        segments_put(run->rig.segments[row], stamp.sequence, 1u << (shape % 3 * 9), &slot))
+        m.slot = &slot;
     rig_add(&run->rig, &m);
 }
 
@@ -182,17 +370,25 @@ static void add_nonsense(struct run *run)
     if (size > run->left)
         size = run->left;
     run->forged = run->forged || memmem(run->at, size, &mark, sizeof(mark)) != NULL;
+    run->lost = true;
     rig_add_bytes(&run->rig, run->at, size);
     run->at += size;
     run->left -= size;
 }
 
-static void add_frame(struct run *run)
+static void add_fetch(struct run *run)
+{
+    uint8_t frame[WIRE_FETCH_SIZE];
+
+    rig_add_bytes(&run->rig, frame, wire_put_fetch(frame, next_name(run)));
+}
+
+static void add_frame(struct run *run, uint16_t row)
 {
     struct rig *r = &run->rig;
     uint8_t kind = next(run);
 
-    switch (kind % 12) {
+    switch (kind % 13) {
     case 0:
         rig_add_text(r, WIRE_SUBSCRIBE, kind & WIRE_F_NO_RETAINED, kind, next_filter(run));
         break;
@@ -206,18 +402,24 @@ static void add_frame(struct run *run)
         rig_add_text(r, WIRE_REPORT, 0, kind, next_topic(run));
         break;
     case 4:
+        run->rows[row].lies = true; /* it may say goodbye, and read on */
+        run->rows[row].n_readings = 0;
+        run->rig.queues[row].lies = true;
         add_nonsense(run);
         break;
     case 5:
     case 6:
-        add_message(run, WIRE_REQUEST);
+        add_message(run, row, WIRE_REQUEST);
         break;
     case 7:
     case 8:
-        add_message(run, WIRE_REPLY);
+        add_message(run, row, WIRE_REPLY);
+        break;
+    case 12:
+        add_fetch(run);
         break;
     default:
-        add_message(run, WIRE_PUBLISH);
+        add_message(run, row, WIRE_PUBLISH);
         break;
     }
 }
@@ -227,12 +429,16 @@ static void build(struct run *run)
 {
     struct rig *r = &run->rig;
     uint8_t n = next(run);
+    uint16_t row = next_row(run);
 
-    rig_begin(r, next_row(run));
+    run->lost = run->lost || engine_row(&r->engine, row)->state != ROW_LIVE;
+    rig_begin(r, row);
     for (int i = 0; i <= n % FRAMES && r->envelope_size < WIRE_QUEUE_MAX - 2 * RIG_FRAME_MAX; i++)
-        add_frame(run);
-    if (r->envelope_size == WIRE_ENVELOPE_SIZE)
+        add_frame(run, row);
+    if (r->envelope_size == WIRE_ENVELOPE_SIZE) {
         r->envelope_size += wire_put_bye(r->envelope + r->envelope_size);
+        run->rows[row].n_readings = 0; /* who says goodbye has put all down */
+    }
     wire_store32(r->envelope + WIRE_AT_ENVELOPE_LENGTH, (uint32_t)r->envelope_size);
 }
 
@@ -251,6 +457,8 @@ static void send_noise(struct run *run)
         build(run);
         run->rig.envelope[next(run) % 40] ^= kind | 1;
         run->forged = true;
+        for (uint16_t row = 0; row < ROWS; row++)
+            run->rows[row].n_readings = 0;
         rig_route(&run->rig, run->rig.envelope, run->rig.envelope_size);
     } else {
         rig_route(&run->rig, run->at, size);
@@ -278,10 +486,13 @@ static bool read_one(struct run *run, uint16_t row)
         return false;
     if (f.type == WIRE_MESSAGE) {
         check_order(run, row, &f);
+        if (f.flags & WIRE_F_POOLED)
+            begin_reading(run, row, &f);
         if (f.flags & WIRE_F_REQUEST)
             run->names[run->n_names++ % N_NAMES] = f.number;
     }
-    must(run->rig.queues[row].header.missed <= engine_row(&run->rig.engine, row)->missed,
+    must(run->rows[row].lies ||
+             run->rig.queues[row].header.missed <= engine_row(&run->rig.engine, row)->missed,
          "more was missed than dropped");
     return true;
 }
@@ -330,13 +541,8 @@ static void die_while_sending(struct run *run)
     uint16_t row = next_row(run);
     bool gone = next(run) % 2 != 0;
     struct pump_batch batch;
-    int outcome = pump_next(&r->engine, row, &batch);
 
-    if (outcome == PUMP_ASK) {
-        pump_room(&r->engine, row, RIG_DEPTH - r->queues[row].n);
-        outcome = pump_next(&r->engine, row, &batch);
-    }
-    if (outcome == PUMP_BATCH && gone)
+    if (rig_next(r, row, &batch) == PUMP_BATCH && gone)
         rig_queue_put(r, row, &batch);
     restart(run);
 }
@@ -358,14 +564,17 @@ static void end_one(struct run *run)
 
     switch (next(run) % 3) {
     case 0:
+        run->rows[row].n_readings = 0;
         life_died(&run->rig.engine, row);
         break;
     case 1:
         life_leave(&run->rig.engine, row, WIRE_C_KICKED);
         break;
     default:
-        if (engine_row(&run->rig.engine, row)->state == ROW_LIVE)
-            rig_bye(&run->rig, row);
+        if (engine_row(&run->rig.engine, row)->state != ROW_LIVE)
+            break;
+        run->rows[row].n_readings = 0;
+        rig_bye(&run->rig, row);
         break;
     }
 }
@@ -380,7 +589,7 @@ static void step(struct run *run)
 {
     uint8_t what = next(run);
 
-    switch (what % 20) {
+    switch (what % 24) {
     case 0:
         register_one(run);
         break;
@@ -422,6 +631,18 @@ static void step(struct run *run)
     case 14:
         send_noise(run);
         break;
+    case 15:
+        lie(run);
+        break;
+    case 16:
+        give_back_some(run);
+        break;
+    case 17:
+        wait_for_places(run);
+        break;
+    case 18:
+        rig_collect(&run->rig);
+        break;
     default:
         send_envelope(run);
         break;
@@ -440,22 +661,26 @@ static void drain(struct run *run)
         for (uint16_t row = 0; row < ROWS; row++) {
             while (read_one(run, row))
                 more = true;
+            more = more || run->rows[row].n_readings > 0;
+            give_back_all(run, row);
         }
         more = more || e->touched.n > 0;
         must(turn < DRAIN_TURNS, "what waits is not delivered");
     }
     for (uint16_t row = 0; row < ROWS; row++) {
-        must(engine_row(e, row)->state != ROW_LIVE || e->sessions[row].n_waiting == 0,
-             "something waits for ever");
-        must(engine_row(e, row)->state != ROW_LIVE || !row_in_doubt(engine_row(e, row)),
-             "a doubt remains");
+        if (engine_row(e, row)->state != ROW_LIVE || run->rows[row].lies)
+            continue; /* who lies may have to wait for what it says it holds */
+        must(e->sessions[row].n_waiting == 0, "something waits for ever");
+        must(!row_in_doubt(engine_row(e, row)), "a doubt remains");
     }
+    check_places(run);
 }
 
 /* When all have gone, only retained messages are left. */
 static void end_all(struct run *run)
 {
     struct engine *e = &run->rig.engine;
+    uint32_t n_pools = 0;
 
     rig_carry_out(&run->rig);
     for (uint16_t row = 0; row < ROWS; row++)
@@ -463,8 +688,11 @@ static void end_all(struct run *run)
     carry_out(run);
     must(e->n_live == 0 && e->filters.n == 0, "a session remains");
     must(e->store.reference_pool.n_used == e->n_retained, "a reference remains");
-    must((uint64_t)e->store.cell_pool.n_used * WIRE_CELL_SIZE == e->retained_bytes,
+    must((uint64_t)e->store.cell_pool.n_used * WIRE_CELL_SIZE <= e->retained_bytes,
          "a cell remains");
+    for (uint32_t i = 0; i < RIG_POOLS; i++)
+        n_pools += run->rig.pools[i] != NULL;
+    must(n_pools == e->n_orphans, "a pool remains");
 }
 
 /* Two sessions that talk to each other: a script need not find its way to that first. */
@@ -486,16 +714,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .n_topics = 6,
         .n_references = 256,
         .n_cells = 2048, /* windows of 64 KiB: the smallest that a configuration can ask for */
-        .settings = {.backlog_size = 12288, .retained_size = 8192, .max_subscriptions = 5},
+        .settings = {.backlog_size = 12288, .retained_size = 65536, .max_subscriptions = 5},
     };
+    static const uint32_t buffers[] = {0, RIG_BUFFERS, 3, RIG_BUFFERS};
     static struct run run;
     struct rig_options o = options;
+    uint8_t kind;
 
     memset(&run, 0, sizeof(run));
     run.at = data;
     run.left = size;
-    if (next(&run) % 4 == 1)
+    kind = next(&run);
+    if (kind % 4 == 1)
         o.settings.overflow = ENGINE_DISCONNECT;
+    o.n_buffers = buffers[kind / 4 % 4]; /* without any neither pools */
+    o.width = kind / 4 % 4 == 1 ? 464 : 0;
     must(rig_init(&run.rig, &o) == 0, "out of memory");
     begin(&run);
     for (int i = 0; i < SLOW_STEPS && run.left > 0; i++) {

@@ -417,24 +417,25 @@ static void check_holder(struct check *k, uint16_t row)
 static void check_pools(struct check *k)
 {
     const struct engine *e = k->e;
-    uint32_t n_orphans = 0, n_wanting = 0, n_sated = 0;
+    uint32_t n_orphans = 0, n_wanting = 0, n_sated = 0, n_owned = 0, n_owners = 0;
 
     count_pooled_cells(k);
-    for (uint32_t i = 0; i < e->n_pools; i++) {
-        uint16_t owner = REF_NOBODY;
+    for (uint32_t row = 0; row < e->n_rows; row++) {
+        const struct row *r = engine_row(e, (uint16_t)row);
 
-        for (uint32_t row = 0; row < e->n_rows; row++) {
-            const struct row *r = engine_row(e, (uint16_t)row);
-
-            if (r->state != ROW_FREE && r->pool_slot == i)
-                owner = (uint16_t)row;
-        }
-        same(k, "owner of pool", i, e->pools[i].owner, owner);
-        same(k, "cells that need pool", i, e->pools[i].refs, k->pooled[i]);
-        same(k, "is there, pool", i, ledger_pools(e->ledger)[i] != 0 || owner == REF_NOBODY, true);
-        if (ledger_pools(e->ledger)[i] != 0 && owner == REF_NOBODY && k->pooled[i] > 0)
-            n_orphans++;
+        if (r->state != ROW_FREE)
+            same(k, "owner of pool", r->pool_slot, e->pools[r->pool_slot].owner, row);
+        n_owned += r->state != ROW_FREE;
     }
+    for (uint32_t i = 0; i < e->n_pools; i++) {
+        if (e->pools[i].owner != REF_NOBODY)
+            n_owners++;
+        else if (ledger_pools(e->ledger)[i] != 0 && k->pooled[i] > 0)
+            n_orphans++;
+        if (e->pools[i].refs != k->pooled[i])
+            same(k, "cells that need pool", i, e->pools[i].refs, k->pooled[i]);
+    }
+    same(k, "number of pools with an owner", 0, n_owners, n_owned);
     for (uint32_t row = 0; row < e->n_rows; row++) {
         check_holder(k, (uint16_t)row);
         n_wanting += e->sessions[row].wants != 0;

@@ -399,6 +399,8 @@ static void lend(struct rig *r, uint16_t row)
     struct wire_slot slot;
 
     e->sessions[row].fetch = 0;
+    if (engine_row(e, row)->state != ROW_LIVE)
+        return;
     if (!pools_holds(e, row, name, &slot)) {
         pools_lend(e, row, WIRE_C_NO_COPY, name, 0, 0);
         return;

@@ -23,7 +23,7 @@ enum {
     RIG_DEPTH = 10,
     RIG_FRAME_MAX = 1240,
     RIG_BUFFERS = RIG_DEPTH + 2,
-    RIG_POOLS = 256, /* that can be there at once */
+    RIG_POOLS = 64, /* that can be there at once */
 };
 
 #define RIG_SECOND UINT64_C(1000000000)
