@@ -272,18 +272,37 @@ static bool answers_call(struct session *s, const struct wire_frame *frame)
            call->state == REQUEST_OPEN && frame->number == call->number;
 }
 
-/* The reply leaves its batch before its turn; the frame's place is passed over later. */
+/* A reply to nothing that is open: too late, or not the first. */
+static bool is_stray(struct session *s, const struct wire_frame *frame)
+{
+    return frame->type == WIRE_MESSAGE && (frame->flags & WIRE_F_REPLY) != 0 &&
+           requests_find(&s->requests, (uint32_t)frame->number) == NULL;
+}
+
+static void drop_stray(struct session *s, const struct wire_frame *frame)
+{
+    s->stray++;
+    let_go(s, frame);
+}
+
+/* This frame leaves its batch before its turn; its place is passed over later. */
+static void take(struct inbox_batch *batch, const struct wire_frame *frame)
+{
+    wire_patch_type(batch->bytes + (frame->bytes - batch->bytes), FRAME_TAKEN, 0);
+}
+
 static void take_reply(struct session *s, struct inbox_batch *batch, const struct wire_frame *frame)
 {
     s->reply = *frame;
     s->reply_batch = batch;
     inbox_hold(batch);
     requests_call(&s->requests)->state = REQUEST_DONE;
-    wire_patch_type(batch->bytes + (frame->bytes - batch->bytes), FRAME_TAKEN, 0);
+    take(batch, frame);
 }
 
-/* Go through bytes[at, end) of a batch for what does not wait for its turn. Returns whether
- * anything is left for its turn. */
+/* Go through bytes[at, end) of a batch for what does not wait for its turn. Late replies go at
+ * once: who only ever asks and gives up would have the inbox full of them. Returns whether anything
+ * is left for its turn. */
 static bool take_out(struct session *s, struct inbox_batch *batch, uint32_t at, uint32_t end)
 {
     struct wire_frame frame;
@@ -294,12 +313,16 @@ static bool take_out(struct session *s, struct inbox_batch *batch, uint32_t at, 
             s->malformed++;
             return left;
         }
-        if (answers_call(s, &frame))
+        if (answers_call(s, &frame)) {
             take_reply(s, batch, &frame);
-        else if (frame.type != WIRE_MESSAGE)
+        } else if (frame.type != WIRE_MESSAGE) {
             take_control(s, &frame);
-        else
+        } else if (is_stray(s, &frame)) {
+            drop_stray(s, &frame);
+            take(batch, &frame);
+        } else {
             left = true;
+        }
     }
     return left;
 }
@@ -392,11 +415,9 @@ static bool is_for_reader(struct session *s, const struct wire_frame *frame)
 {
     if (frame->type != WIRE_MESSAGE) /* taken when it arrived */
         return false;
-    if ((frame->flags & WIRE_F_REPLY) == 0 ||
-        requests_find(&s->requests, (uint32_t)frame->number) != NULL)
+    if (!is_stray(s, frame))
         return true;
-    s->stray++;
-    let_go(s, frame);
+    drop_stray(s, frame);
     return false;
 }
 

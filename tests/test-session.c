@@ -552,6 +552,22 @@ static void a_reply_to_a_call_that_was_given_up_is_left_out(void **state)
     assert_int_equal(p->session.stray, 1);
 }
 
+static void late_replies_do_not_fill_the_inbox_of_who_only_asks(void **state)
+{
+    struct peer *p = *state;
+    uint32_t number = requests_open_call(&p->session.requests, true);
+
+    for (unsigned i = 1; i <= 1000; i++) {
+        session_end_call(&p->session);
+        begin(p);
+        add_message(p, 3, WIRE_F_REPLY, number, 0, "", "late");
+        number = requests_open_call(&p->session.requests, true);
+        arrive(p, 3);
+        assert_int_equal(p->session.inbox.n, 0);
+        assert_int_equal(p->session.stray, i);
+    }
+}
+
 static void a_failed_request_is_told_before_messages(void **state)
 {
     struct peer *p = *state;
@@ -1318,6 +1334,7 @@ int main(void)
         TEST(a_batch_with_nothing_but_the_reply_leaves_nothing_to_read),
         TEST(L2_only_the_first_reply_counts),
         TEST(a_reply_to_a_call_that_was_given_up_is_left_out),
+        TEST(late_replies_do_not_fill_the_inbox_of_who_only_asks),
         TEST(a_failed_request_is_told_before_messages),
         TEST(an_answer_ends_the_call_that_waits_for_it),
         TEST(K10_one_answer_confirms_many),
