@@ -357,9 +357,11 @@ static bool is_boxed(const struct wire_batch *header)
 }
 
 /* The batch lies in a buffer of the outbox. It is copied before it is looked at, and the buffer
- * given back whatever is found in it. Returns its size, 0: it cannot be there. */
+ * given back whatever is found in it: unless it is a late repeat's, and was used again and given
+ * back since. Returns its size, 0: it cannot be there. */
 static size_t unbox(struct session *s, struct inbox_batch *batch, const struct wire_batch *letter)
 {
+    _Atomic uint64_t *taken;
     struct wire_frame box;
 
     if (wire_get_delivery(letter->frames, letter->size, &box) != WIRE_OK || s->outbox == NULL ||
@@ -367,7 +369,9 @@ static size_t unbox(struct session *s, struct inbox_batch *batch, const struct w
         box.boxed_size > s->inbox.width)
         return 0;
     memcpy(batch->bytes, s->outbox + outbox_buffer_offset(box.buffer), box.boxed_size);
-    atomic_store_explicit(&s->pool->taken[box.buffer], letter->number, memory_order_release);
+    taken = &s->pool->taken[box.buffer];
+    if (letter->number > atomic_load_explicit(taken, memory_order_relaxed))
+        atomic_store_explicit(taken, letter->number, memory_order_release);
     return box.boxed_size;
 }
 
@@ -382,6 +386,8 @@ int session_arrive(struct session *s, struct inbox_batch *batch, size_t size, un
         uint64_t number = header.number;
 
         size = unbox(s, batch, &header);
+        if (number <= s->inbox.seen[level]) /* another may lie there by now */
+            return refuse(s, batch, SESSION_REPEATED);
         if (!get_header(s, batch, size, level, &header) || header.number != number)
             return refuse(s, batch, SESSION_MALFORMED);
     }

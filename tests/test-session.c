@@ -840,6 +840,30 @@ static void K3_a_repeat_gives_its_buffer_back_too(void **state)
     assert_int_equal(taken(p, 1), p->number);
 }
 
+/* The broker sent it again when it had been taken, and used the buffer for what overtook it. */
+static void K3_a_late_repeat_does_not_take_its_buffer_back(void **state)
+{
+    struct peer *p = *state;
+
+    begin(p);
+    add_message(p, 3, 0, 0, 0, "t", "one");
+    assert_int_equal(arrive_boxed(p, 3, 1, p->size, p->number + 1), SESSION_ARRIVED);
+    begin(p);
+    add_message(p, 9, 0, 0, 0, "t", "urgent");
+    assert_int_equal(arrive_boxed(p, 9, 1, p->size, p->number + 1), SESSION_ARRIVED);
+    assert_int_equal(taken(p, 1), p->number);
+
+    begin(p); /* what lies in the buffer is left as it is */
+    p->size += (uint32_t)wire_put_boxed(p->bytes + p->size, 1, 100);
+    assert_int_equal(arrive_as(p, 3, p->number - 1), SESSION_REPEATED);
+    assert_int_equal(taken(p, 1), p->number);
+    assert_int_equal(p->session.malformed, 0);
+    announce(p, 3, p->number - 1, 0);
+    announce(p, 9, p->number, 0);
+    expect(p, "urgent");
+    expect(p, "one");
+}
+
 static void a_box_that_cannot_be_is_malformed(void **state)
 {
     struct peer *p = *state;
@@ -1347,6 +1371,7 @@ int main(void)
         TEST(a_copy_that_was_lent_is_found_by_its_name),
         TEST(a_boxed_batch_is_taken_out_and_its_buffer_given_back),
         TEST(K3_a_repeat_gives_its_buffer_back_too),
+        TEST(K3_a_late_repeat_does_not_take_its_buffer_back),
         TEST(a_box_that_cannot_be_is_malformed),
         TEST(a_pooled_payload_is_sent_by_its_place),
         TEST(a_nudge_is_an_envelope_that_needs_no_other),
