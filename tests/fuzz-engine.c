@@ -59,6 +59,7 @@ struct run {
         uint64_t grant;
         uint64_t last[WIRE_LEVELS];
         bool lies;
+        bool gone; /* dead, or has said goodbye: it reads nothing any more */
         struct reading readings[N_READINGS];
         uint32_t n_readings;
     } rows[ROWS];
@@ -135,12 +136,18 @@ static void give_back(struct run *run, uint16_t row, uint32_t i)
 
 static void begin_reading(struct run *run, uint16_t row, const struct wire_frame *f)
 {
-    if (run->rows[row].lies)
+    if (run->rows[row].lies || run->rows[row].gone)
         return;
     if (run->rows[row].n_readings == N_READINGS)
         give_back(run, row, 0);
     run->rows[row].readings[run->rows[row].n_readings++] =
         (struct reading){.slot = f->slot, .payload = rig_payload(&run->rig, f)};
+}
+
+static void leave(struct run *run, uint16_t row)
+{
+    run->rows[row].gone = true;
+    run->rows[row].n_readings = 0;
 }
 
 /* Give back in any order; each name goes once. */
@@ -437,7 +444,7 @@ static void build(struct run *run)
         add_frame(run, row);
     if (r->envelope_size == WIRE_ENVELOPE_SIZE) {
         r->envelope_size += wire_put_bye(r->envelope + r->envelope_size);
-        run->rows[row].n_readings = 0; /* who says goodbye has put all down */
+        leave(run, row);
     }
     wire_store32(r->envelope + WIRE_AT_ENVELOPE_LENGTH, (uint32_t)r->envelope_size);
 }
@@ -564,7 +571,7 @@ static void end_one(struct run *run)
 
     switch (next(run) % 3) {
     case 0:
-        run->rows[row].n_readings = 0;
+        leave(run, row);
         life_died(&run->rig.engine, row);
         break;
     case 1:
@@ -573,7 +580,7 @@ static void end_one(struct run *run)
     default:
         if (engine_row(&run->rig.engine, row)->state != ROW_LIVE)
             break;
-        run->rows[row].n_readings = 0;
+        leave(run, row);
         rig_bye(&run->rig, row);
         break;
     }
