@@ -218,11 +218,12 @@ static bool may_hold(const struct engine *e, const struct session *s, uint32_t n
            s->held_bytes + e->batch_pooled + size <= e->settings.pool_max / HELD_SHARE;
 }
 
-static void be_sated(struct engine *e, struct session *s)
+/* Does it wait for what it has to give back? Known anew whenever a batch is gathered. */
+static void set_sated(struct engine *e, struct session *s, bool sated)
 {
-    if (!s->sated)
-        e->n_sated++;
-    s->sated = true;
+    e->n_sated += sated;
+    e->n_sated -= s->sated;
+    s->sated = sated;
 }
 
 /* Choose from the head of the list until the next does not fit: each frame came in an envelope and
@@ -233,6 +234,7 @@ static uint32_t gather(struct engine *e, uint16_t row, uint32_t width, uint64_t 
     uint32_t n_held = 0;
     uint32_t size = 0;
     uint32_t next;
+    bool sated = false;
 
     *upto = 0;
     for (uint32_t slot = s->waiting.lists[e->batch_list].head; slot != 0; slot = next) {
@@ -248,7 +250,7 @@ static uint32_t gather(struct engine *e, uint16_t row, uint32_t width, uint64_t 
             break;
         if (ref_flags(r) & REF_HELD) {
             if (!may_hold(e, s, n_held, r)) {
-                be_sated(e, s);
+                sated = true;
                 break;
             }
             n_held++;
@@ -261,6 +263,7 @@ static uint32_t gather(struct engine *e, uint16_t row, uint32_t width, uint64_t 
             *upto = r->age;
         e->batch[e->n_batch++] = slot;
     }
+    set_sated(e, s, sated);
     return size;
 }
 

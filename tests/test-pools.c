@@ -466,6 +466,39 @@ static void S7_a_session_holds_half_of_the_largest_pool_or_one_message(void **st
     expect_places(r, p, 3, 0);
 }
 
+/* What it could not have has expired since: it is not sated any more, and gets the rest. */
+static void who_was_sated_gets_what_is_no_payload(void **state)
+{
+    struct rig *r = *state;
+    uint16_t p = expect_session(r, "p");
+    uint16_t a = subscriber(r, "a", "t");
+    struct wire_slot first = put(r, p, 1);
+    struct wire_slot second = put(r, p, 2);
+    uint64_t name;
+
+    first.size = second.size = SEGMENTS_POOL / 4 * 3;
+    publish_with(r, p, "t", 0, 0, &first);
+    publish_with(r, p, "t", 0, r->engine.now + 1000, &second);
+    rig_turn(r);
+    name = expect_pooled(r, a, 1);
+    assert_true(pools_listen(&r->engine));
+    r->engine.now += RIG_SECOND;
+    life_tick(&r->engine);
+    rig_message(r, p,
+                &(struct rig_message){.type = WIRE_PUBLISH,
+                                      .priority = 9,
+                                      .expiry = r->engine.now + 1000,
+                                      .topic = "t",
+                                      .payload = "not in time"});
+    rig_publish(r, p, 5, "t", "below it");
+    r->engine.now += 2000; /* no deadline is looked at so often */
+    rig_turn(r);
+    expect_message(r, a, "t", "below it");
+    assert_false(pools_listen(&r->engine));
+    rig_release(r, a, name);
+    expect_places(r, p, 2, 0);
+}
+
 /* It is charged while somebody reads it, like what waits (P4). */
 static void P4_what_is_held_is_charged_to_its_publisher(void **state)
 {
@@ -1265,6 +1298,7 @@ int main(void)
         TEST(S1_a_ring_full_of_nonsense_costs_its_reading),
         LARGE_TEST(S7_a_session_holds_so_many_and_gets_more_when_it_gave_back),
         TEST(S7_a_session_holds_half_of_the_largest_pool_or_one_message),
+        TEST(who_was_sated_gets_what_is_no_payload),
         TEST(P4_what_is_held_is_charged_to_its_publisher),
         TEST(a_kept_message_keeps_its_place_until_it_is_replaced),
         TEST(a_kept_message_that_is_read_keeps_its_place_until_it_is_given_back),
