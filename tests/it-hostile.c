@@ -242,6 +242,15 @@ static void pool_name(char name[NAMES_MAX], const struct raw *r)
     names_pool(name, r->daemon->instance, r->pool_nonce);
 }
 
+static bool ended(const struct raw *r)
+{
+    const struct board_row *row = board_row(daemon_board(r->daemon), r->session);
+    struct board_client_info info;
+
+    return !board_read_identity(row, &info) || info.nonce != r->nonce ||
+           info.state != BOARD_ROW_LIVE;
+}
+
 static uint64_t refused(const struct daemon *d)
 {
     return board_get(&daemon_board(d)->refusals.bad_slot);
@@ -346,16 +355,21 @@ enum thing {
     N_THINGS,
 };
 
-/* A segment to link to: a good pool, but for its name. */
-static void make_elsewhere(const struct daemon *d, char path[NAMES_MAX + 16])
+enum { PATH_SIZE = NAMES_MAX + 32 };
+
+/* Where a session's pool should be; and another name beside it. */
+static void thing_path(char path[PATH_SIZE], const struct raw *r)
 {
     char name[NAMES_MAX];
-    struct segment elsewhere;
 
-    names_pool(name, d->instance, 0xe15e);
-    assert_int_equal(segment_create(&elsewhere, name, POOL_PAYLOADS + 4096, 0600), 0);
-    segment_close(&elsewhere);
-    snprintf(path, NAMES_MAX + 16, "/dev/shm%s", name);
+    pool_name(name, r);
+    snprintf(path, PATH_SIZE, "/dev/shm%s", name);
+}
+
+static void elsewhere_path(char path[PATH_SIZE], const struct raw *r)
+{
+    thing_path(path, r);
+    strcat(path, ".elsewhere");
 }
 
 static void make_file(const char *path, off_t size, mode_t mode)
@@ -367,14 +381,13 @@ static void make_file(const char *path, off_t size, mode_t mode)
     close(fd);
 }
 
-/* Put it where this session's pool should be. */
-static void put_thing(struct raw *r, enum thing thing, const char *elsewhere)
+/* Put it where this session's pool should be. Links lead to what would be a good pool. */
+static void put_thing(struct raw *r, enum thing thing)
 {
-    char name[NAMES_MAX];
-    char path[NAMES_MAX + 16];
+    char path[PATH_SIZE], elsewhere[PATH_SIZE];
 
-    pool_name(name, r);
-    snprintf(path, sizeof(path), "/dev/shm%s", name);
+    thing_path(path, r);
+    elsewhere_path(elsewhere, r);
     switch (thing) {
     case NOTHING:
         break;
@@ -388,13 +401,16 @@ static void put_thing(struct raw *r, enum thing thing, const char *elsewhere)
         assert_int_equal(mkfifo(path, 0600), 0);
         break;
     case SYMLINK:
+        raw_make_pool(r, 4096);
+        assert_int_equal(rename(path, elsewhere), 0);
         assert_int_equal(symlink(elsewhere, path), 0);
         break;
     case DIRECTORY:
         assert_int_equal(mkdir(path, 0700), 0);
         break;
     case LINKED:
-        assert_int_equal(link(elsewhere, path), 0);
+        raw_make_pool(r, 4096);
+        assert_int_equal(link(path, elsewhere), 0);
         break;
     case FORBIDDEN:
         make_file(path, POOL_PAYLOADS + 4096, 0);
@@ -408,45 +424,83 @@ static void put_thing(struct raw *r, enum thing thing, const char *elsewhere)
     }
 }
 
+/* One session with each of these things in its pool's place. */
+static struct raw *open_things(const struct daemon *d)
+{
+    struct raw *r = calloc(N_THINGS, sizeof(*r));
+
+    assert_non_null(r);
+    for (unsigned i = 0; i < N_THINGS; i++) {
+        raw_open(&r[i], d, "");
+        put_thing(&r[i], i);
+    }
+    return r;
+}
+
+/* What no broker looks for, and what it does not unlink. */
+static void remove_rest(struct raw *r)
+{
+    char path[PATH_SIZE];
+
+    thing_path(path, &r[DIRECTORY]);
+    remove(path);
+    elsewhere_path(path, &r[SYMLINK]);
+    remove(path);
+    elsewhere_path(path, &r[LINKED]);
+    remove(path);
+    free(r);
+}
+
 static void S1_who_has_something_else_for_a_pool_ends_alone(void **state)
 {
     struct daemon *d = *state;
     struct arena arena;
     struct raw publisher;
-    struct raw *r = calloc(N_THINGS, sizeof(*r));
-    char elsewhere[NAMES_MAX + 16];
-    char name[NAMES_MAX];
-    char path[NAMES_MAX + 16];
+    struct raw *r;
     struct wire_frame message;
-    unsigned n_ended = 0;
 
-    assert_non_null(r);
     arena_open(&arena, d, pool_max);
-    make_elsewhere(d, elsewhere);
     open_with_pool(&publisher, d, 4096);
-    for (unsigned i = 0; i < N_THINGS; i++) {
-        raw_open(&r[i], d, "");
-        put_thing(&r[i], i, elsewhere);
+    r = open_things(d);
+    for (unsigned i = 0; i < N_THINGS; i++)
         raw_subscribe(&r[i], "trap");
-    }
     raw_publish(&publisher, "trap", FIRST, 64, 1);
-    for (unsigned i = 0; i < N_THINGS; i++) { /* each holds one and publishes from what it has */
-        raw_next_of(&r[i], WIRE_MESSAGE, &message);
-        raw_publish(&r[i], "lure/it", FIRST, 4096, 1);
-    }
-    pool_name(name, &r[DIRECTORY]);
-    snprintf(path, sizeof(path), "/dev/shm%s", name);
     for (unsigned i = 0; i < N_THINGS; i++) {
+        raw_next_of(&r[i], WIRE_MESSAGE, &message);
         expect_end(&r[i]);
-        n_ended++;
     }
-    assert_int_equal(board_get(&daemon_board(d)->totals.ended), n_ended);
-    arena_goes_on(&arena);
+    assert_int_equal(board_get(&daemon_board(d)->totals.ended), N_THINGS);
     raw_close(&publisher, true);
     arena_close(&arena);
-    rmdir(path); /* the broker unlinks files, and whatever else there is is its maker's */
-    unlink(elsewhere);
-    free(r);
+    remove_rest(r);
+}
+
+/* Its receivers get nothing by a link, and are not held up. They do not look at the header, which
+ * is for the broker. */
+static void S1_nobody_is_sent_payloads_out_of_something_else(void **state)
+{
+    struct daemon *d = *state;
+    struct arena arena;
+    struct raw last;
+    struct raw *r;
+    uint64_t n;
+
+    arena_open(&arena, d, pool_max);
+    r = open_things(d);
+    for (unsigned i = 0; i < N_THINGS; i++)
+        raw_publish(&r[i], "lure/it", FIRST, 4096, 1);
+    open_with_pool(&last, d, 4096);
+    raw_publish(&last, "lure/it", FIRST, 4096, 1);
+    PATIENCE_UNTIL(returned(&last) == 1);
+    n = witnessed(&arena) - 1;
+    assert_in_range(n, N_THINGS - WRONG_MAGIC, /* nothing is forbidden to root */
+                    N_THINGS - WRONG_MAGIC + (geteuid() == 0));
+    raw_close(&last, true);
+    for (unsigned i = 0; i < N_THINGS; i++)
+        raw_close(&r[i], true);
+    PATIENCE_UNTIL(daemon_rows(d) == 3);
+    arena_close(&arena);
+    remove_rest(r);
 }
 
 /* Also by the name of a pool that there is: an honest client's is not to be had that way. */
@@ -810,10 +864,12 @@ static void floods_of_fetches_take_nothing_from_others(void **state)
     raw_next_of(&thief, WIRE_LENT, &lent);
     assert_int_equal(lent.code, WIRE_C_NO_COPY);
     flood(&thief, WIRE_FETCH, 1000, 0); /* nothing's */
-    for (unsigned i = 0; i < FETCHES / 1000 && board_get(&board->totals.ended) == 0; i++) {
-        flood(&thief, WIRE_FETCH, 1000, UINT64_C(1) << 40 | (uint64_t)i * 1000);
+    for (unsigned i = 0; i < FETCHES && !ended(&thief); i++) {
+        flood(&thief, WIRE_FETCH, 1, UINT64_C(1) << 40 | i);
         assert_true(board_get(&board->references_used) < PLENTY);
     }
+    PATIENCE_UNTIL(ended(&thief)); /* too many answers that it did not read */
+    assert_true(board_get(&board->totals.fetched) == 0);
     flood(&reader, WIRE_FETCH, 1000, message.slot.name - 500); /* its own among others */
     arena_goes_on(&arena);
     assert_int_equal(returned(&publisher), 0);
@@ -879,15 +935,6 @@ static void do_anything(struct raw *r, uint32_t *random)
     }
 }
 
-static bool ended(const struct raw *r)
-{
-    const struct board_row *row = board_row(daemon_board(r->daemon), r->session);
-    struct board_client_info info;
-
-    return !board_read_identity(row, &info) || info.nonce != r->nonce ||
-           info.state != BOARD_ROW_LIVE;
-}
-
 static void any_mixture_of_it_is_survived(void **state)
 {
     const char *longer = getenv("MQB_LONG");
@@ -926,6 +973,7 @@ int main(void)
         DAEMON_TEST(places_out_of_range_are_refused_and_counted),
         DAEMON_TEST(payloads_that_are_not_there_reach_nobody),
         DAEMON_TEST(S1_who_has_something_else_for_a_pool_ends_alone),
+        DAEMON_TEST(S1_nobody_is_sent_payloads_out_of_something_else),
         DAEMON_TEST(a_pool_belongs_to_one_session),
         DAEMON_TEST(S1_a_pool_cut_off_at_any_moment_ends_its_session_alone),
         DAEMON_TEST(a_pool_cut_off_while_it_is_copied_is_no_copy),

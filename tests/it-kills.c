@@ -454,8 +454,6 @@ static void expect_nothing_left(const struct storm *s)
         PATIENCE_UNTIL(mapped_pools(d, s->publishers[i].pid, true) == 0);
     }
     assert_int_equal(board_get(&board->drops.overflow), 0);
-    assert_int_equal(board_get(&board->drops.expired), 0);
-    assert_int_equal(board_get(&board->drops.unread), 0);
     assert_int_equal(board_get(&board->refusals.bad_slot), 0);
     assert_int_equal(board_get(&board->rejects.frame), 0);
     assert_int_equal(board_get(&board->totals.ended), 0);
@@ -471,15 +469,18 @@ static void end(struct storm *s)
     }
     PATIENCE_UNTIL(daemon_rows(s->daemon) == 0);
     PATIENCE_UNTIL(daemon_segments(s->daemon, ".pool") == 0);
+    PATIENCE_UNTIL(daemon_segments(s->daemon, ".outbox") == 0);
 }
 
 /* Returns how much memory of its own the broker then has, in KiB. */
 static uint64_t storm(struct daemon *d, unsigned kills, unsigned broker_kills)
 {
+    static uint32_t n_storms;
     struct storm s;
     uint64_t total;
 
     begin(&s, d);
+    s.random += 7919 * n_storms++;
     rage(&s, kills, broker_kills);
     total = finish(&s);
     expect_nothing_left(&s);
@@ -509,11 +510,13 @@ static void S7_nothing_stays_of_publishers_and_receivers_that_were_killed(void *
 
 static void K_nor_when_the_broker_is_killed_with_them(void **state)
 {
+    const unsigned storms = getenv("MQB_LONG") != NULL ? 50 : 1;
     struct daemon *d = *state;
 
     daemon_start(d, config);
-    storm(d, KILLS, BROKER_KILLS);
-    assert_int_equal(board_get(&daemon_board(d)->totals.starts), BROKER_KILLS + 1);
+    for (unsigned i = 0; i < storms; i++)
+        storm(d, KILLS, BROKER_KILLS);
+    assert_int_equal(board_get(&daemon_board(d)->totals.starts), storms * BROKER_KILLS + 1);
 }
 
 /* ---- What a broker leaves that is killed while it makes something ---- */
