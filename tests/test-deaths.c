@@ -1465,7 +1465,8 @@ static void each_planted_fault_is_found(void **state)
         persist_fault = FAULT_NONE;
         if (found == NULL)
             fail_msg("%s was not found in %" PRIu64 " seeds", names[fault], seed);
-        print_message("%-48s found by seed %" PRIu64 ": %s\n", names[fault], seed, found);
+        else
+            print_message("%-48s found by seed %" PRIu64 ": %s\n", names[fault], seed, found);
     }
 }
 
