@@ -62,6 +62,7 @@ struct run {
         bool gone; /* dead, or has said goodbye: it reads nothing any more */
         struct reading readings[N_READINGS];
         uint32_t n_readings;
+        uint64_t old_name; /* that it has given back already */
     } rows[ROWS];
 };
 
@@ -130,6 +131,7 @@ static void give_back(struct run *run, uint16_t row, uint32_t i)
 {
     struct reading *readings = run->rows[row].readings;
 
+    run->rows[row].old_name = readings[i].slot.name;
     rig_release(&run->rig, row, readings[i].slot.name);
     readings[i] = readings[--run->rows[row].n_readings];
 }
@@ -150,12 +152,15 @@ static void leave(struct run *run, uint16_t row)
     run->rows[row].n_readings = 0;
 }
 
-/* Give back in any order; each name goes once. */
+/* Give back in any order, and one of them once more. */
 static void give_back_some(struct run *run)
 {
     uint16_t row = next_row(run);
+    uint8_t how = next(run);
 
-    for (int n = next(run) % 8; n >= 0 && run->rows[row].n_readings > 0; n--)
+    if (how > 127 && has_pool(run, row) && !run->rows[row].lies)
+        rig_release(&run->rig, row, run->rows[row].old_name);
+    for (int n = how % 8; n >= 0 && run->rows[row].n_readings > 0; n--)
         give_back(run, row, next(run) % run->rows[row].n_readings);
 }
 
@@ -702,7 +707,8 @@ static void end_all(struct run *run)
     must(n_pools == e->n_orphans, "a pool remains");
 }
 
-/* Two sessions that talk to each other: a script need not find its way to that first. */
+/* Two sessions that talk to each other, and read what the one has put into its pool: a script need
+ * not find its way to that first. */
 static void begin(struct run *run)
 {
     int ann = rig_session(&run->rig, "ann");
@@ -712,6 +718,12 @@ static void begin(struct run *run)
     rig_subscribe(&run->rig, (uint16_t)ann, "#");
     rig_subscribe(&run->rig, (uint16_t)bob, "a/#");
     rig_turn(&run->rig);
+    check(run);
+    for (int i = 0; i < 2 && has_pool(run, (uint16_t)ann); i++)
+        rig_publish_pooled(&run->rig, (uint16_t)ann, 5, "a", ++run->sequence);
+    rig_turn(&run->rig);
+    while (read_one(run, (uint16_t)ann) || read_one(run, (uint16_t)bob))
+        ;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
