@@ -314,7 +314,7 @@ static void begin(struct storm *s, struct daemon *d)
         actor_start(&s->receivers[part.id], receive_all, &part);
         actor_hear(&s->receivers[part.id]);
     }
-    PATIENCE_UNTIL(daemon_rows(d) == SURVIVORS);
+    PATIENCE_UNTIL(board_get(&daemon_board(d)->subscriptions) == SURVIVORS); /* all is shown */
     s->references = board_get(&daemon_board(d)->references_used);
     s->cells = board_get(&daemon_board(d)->cells_used);
     for (part.id = 0; part.id < SURVIVORS; part.id++) {
