@@ -1,9 +1,10 @@
 /* The two segments of a session, pool and outbox, in plain memory; and what an honest client does
  * with them (PROTOCOL.md section 11).
  *
- * A pool here has as many places as one may have, all of one size, and a payload is one word: who reads a place
- * reads what its owner put there last, so a place that was given out again too early shows itself.
- * Nothing here asserts; what is wrong is counted in `fault`, and a test looks at that. */
+ * A pool here has as many places as one may have, all of one size, and a payload is one word: who
+ * reads a place reads what its owner put there last, so a place that was given out again too early
+ * shows itself. Nothing here asserts; what is wrong is counted in `fault`, and a test looks at
+ * that. */
 #ifndef MQBROKER_TESTS_SUPPORT_SEGMENTS_H
 #define MQBROKER_TESTS_SUPPORT_SEGMENTS_H
 
