@@ -15,10 +15,6 @@
 /* Payloads above so many bytes go by the pool when frames gather. */
 enum { POOLED_FROM = 160 };
 
-/* Payloads as large as this that were copied into the pool and gather there go out when they come
- * to so many bytes: their places come back while they are still in the cache. */
-enum { LARGE = 16 << 10, COPIED_MOST = 256 << 10 };
-
 static int check_topic(struct mqc *c, const char *topic)
 {
     size_t size;
@@ -216,10 +212,6 @@ static int publish(struct mqc *c, struct session_message *m, struct need *need, 
         confirms_take(&s->confirms);
     if (r < 0 && need->place.size > 0)
         client_pool_give(c, &need->place);
-    if (r == 0 && need->size >= LARGE)
-        c->copied += need->size;
-    if (r == 0 && c->copied >= COPIED_MOST)
-        client_flush(c, deadline); /* if it fails, so will the next call */
     return r < 0 ? fail_publish(r) : 0;
 }
 

@@ -413,10 +413,8 @@ int client_flush(struct mqc *c, uint64_t deadline)
     if (!session_gathers(&c->session))
         return 0;
     r = client_send(c, &c->session.gathered, deadline);
-    if (r == 0) {
+    if (r == 0)
         session_clear(&c->session.gathered);
-        c->copied = 0;
-    }
     return r;
 }
 

@@ -83,8 +83,6 @@ struct mqc {
     const volatile uint8_t *ours; /* a page that a forked child finds zeroed (rule L4) */
     bool publish_only;
 
-    uint64_t copied; /* bytes of payloads copied into the pool since frames were sent */
-
     /* Looking again before sleeping. */
     uint64_t poll_ns;        /* for so long; 0: never */
     struct patience to_read; /* whether looking again has been paying, for what comes */
