@@ -16,9 +16,7 @@ const struct bench_mode bench_fanout = {
     .publishers = 1,
     .subscribers = 8,
     .note = "messages/s: at the slowest subscriber. ns: processor time a message, of the broker or "
-            "relay for all its deliveries.\n"
-            "Of the broker's reply queues the first few are 8,192 bytes wide, the others 1,280 "
-            "(mqbroker --limits); bare ones are all alike.",
+            "relay for all its deliveries.",
     .batches = true,
     .loans = true,
     .ways = flow_ways,
