@@ -81,6 +81,7 @@ struct session {
     bool nudge;       /* has half of its window back: wake it (P5) */
     bool dead;        /* its process: nobody reads its queue any more */
     bool said_bye;
+    bool over;         /* its end was carried out: what it may have sent since is nobody's */
     bool lingers;      /* ended by the broker, and its process still reads payloads in place */
     bool wants_buffer; /* found none free, and has asked for its pool or for one more */
     bool holding;      /* stands in engine.holders */

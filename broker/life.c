@@ -121,6 +121,7 @@ static void reset_session(struct engine *e, uint16_t i)
     s->end_code = WIRE_C_OK;
     s->dead = false;
     s->said_bye = false;
+    s->over = false;
     s->lingers = false;
     s->nudge = false;
     s->outbox = NULL;
@@ -342,6 +343,7 @@ static void carry_out(struct engine *e, uint16_t i)
 
     if (row_in_doubt(engine_row(e, i)) && may_read(s))
         pump_settle(e, i);
+    s->over = true;
     count_end(e, s);
     end_waiting(e, i);
     while (s->filters.head != 0)

@@ -578,7 +578,7 @@ static bool authentic(struct engine *e, const struct wire_envelope *envelope)
 
     if (envelope->session >= e->n_rows ||
         (row = engine_row(e, envelope->session))->state < ROW_LIVE ||
-        e->sessions[envelope->session].lingers) {
+        e->sessions[envelope->session].over) {
         board_add(&e->board->rejects.session, 1);
         return false;
     }

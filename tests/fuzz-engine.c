@@ -391,8 +391,10 @@ static void add_nonsense(struct run *run)
 static void add_fetch(struct run *run)
 {
     uint8_t frame[WIRE_FETCH_SIZE];
+    uint64_t name = next_name(run);
 
-    rig_add_bytes(&run->rig, frame, wire_put_fetch(frame, next_name(run)));
+    run->lost = run->lost || name == 0; /* malformed: the broker reads no further */
+    rig_add_bytes(&run->rig, frame, wire_put_fetch(frame, name));
 }
 
 static void add_frame(struct run *run, uint16_t row)

@@ -924,6 +924,32 @@ static void S7_who_was_ended_in_doubt_keeps_what_it_may_read(void **state)
     }
 }
 
+/* It lingered, then it died, and what it sent meanwhile is received before its row is free. */
+static void L1_what_is_sent_after_the_end_is_nobodys(void **state)
+{
+    struct rig *r = *state;
+    uint16_t p = expect_session(r, "p");
+    uint16_t a = subscriber(r, "a", "t");
+    uint64_t rejected = board_get(&r->engine.board->rejects.session);
+
+    publish(r, p, "t", 1);
+    rig_turn(r);
+    expect_pooled(r, a, 1);
+    life_leave(&r->engine, a, WIRE_C_KICKED);
+    life_quiet(&r->engine);
+    rig_carry_out(r);
+    assert_int_equal(engine_row(&r->engine, a)->state, ROW_ENDING);
+    life_died(&r->engine, a);
+    rig_begin(r, a);
+    rig_add_text(r, WIRE_SUBSCRIBE, 0, 7, "#");
+    rig_send(r);
+    assert_int_equal(board_get(&r->engine.board->rejects.session), rejected + 1);
+    rig_carry_out(r);
+    assert_int_equal(engine_row(&r->engine, a)->state, ROW_FREE);
+    assert_int_equal(r->engine.sessions[a].n_waiting, 0);
+    assert_int_equal(r->engine.filters.n, 0);
+}
+
 static void who_says_goodbye_has_put_down_what_it_read(void **state)
 {
     struct rig *r = *state;
@@ -1317,6 +1343,7 @@ int main(void)
         TEST(S7_the_next_owner_of_a_row_gets_nothing_of_the_last_ones),
         TEST(S7_who_was_ended_keeps_what_it_reads),
         TEST(S7_who_was_ended_in_doubt_keeps_what_it_may_read),
+        TEST(L1_what_is_sent_after_the_end_is_nobodys),
         TEST(who_says_goodbye_has_put_down_what_it_read),
         TEST(a_pool_has_one_session),
         TEST(S7_a_slot_of_the_ledger_is_free_when_its_last_row_is),
