@@ -601,18 +601,21 @@ static int next_doubt(struct engine *e, uint16_t i, struct pump_batch *batch)
 int pump_next(struct engine *e, uint16_t i, struct pump_batch *batch)
 {
     const struct row *row = engine_row(e, i);
+    int outcome;
 
     if (row->state != ROW_LIVE)
         return PUMP_NOTHING;
     if (row_in_doubt(row)) {
-        int outcome = next_doubt(e, i, batch);
-
+        outcome = next_doubt(e, i, batch);
         if (outcome != PUMP_NOTHING)
             return outcome;
     }
     if (e->sessions[i].stalled > 0 && e->settings.overflow == ENGINE_DROP_OLDEST)
         drop_oldest(e, i);
-    return next_batch(e, i, batch);
+    outcome = next_batch(e, i, batch);
+    if (outcome == PUMP_NOTHING) /* no edge is waited for: what comes next asks for room anew */
+        e->sessions[i].kept = BLOCKED_NOT;
+    return outcome;
 }
 
 void pump_room(struct engine *e, uint16_t row, uint32_t room)
