@@ -55,7 +55,7 @@ struct part {
     uint32_t id;
 };
 
-/* Also while no broker runs, or one that has no row left for now. */
+/* Also while no broker runs, or while one has no free row. */
 static struct mqc *open_somehow(const struct part *part)
 {
     const struct mqc_options options = {.instance = part->instance};
