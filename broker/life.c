@@ -88,7 +88,6 @@ static void fill_row(struct engine *e, uint16_t i, uint32_t pool_slot, const str
     row->upto = 0;
     row->received = 0;
     row->missed = 0;
-    row->effect = 0;
     row->end_code = WIRE_C_OK;
     row->pool = f->pool;
     row->pool_slot = pool_slot;

@@ -20,7 +20,7 @@
 #include "libclient/process.h"
 #include "libclient/queue.h"
 
-enum { MEGABYTE = 1 << 20, TRIES = 8 };
+enum { MEGABYTE = 1 << 20, TRIES = 8, GROUPS = 64 };
 
 /* ---- The lock ---- */
 
@@ -114,7 +114,8 @@ static int open_ledger(struct memory *m, const struct config *config)
     for (int i = 0; i < TRIES && r == -EAGAIN; i++) {
         r = segment_open(&m->ledger, name, true);
         if (r == -ENOENT)
-            r = segment_create(&m->ledger, name, ledger_size((uint32_t)config->max_clients), 0600);
+            r = segment_create(&m->ledger, name, ledger_size((uint32_t)config->max_clients, GROUPS),
+                               0600);
         if (r == -EEXIST)
             r = -EAGAIN;
         else if (r == -EINVAL)
@@ -186,6 +187,7 @@ static int create_store(struct memory *m, const struct config *config)
         .n_cells = n_cells,
         .committed = 1,
         .pool_max = (uint64_t)config->pool_max,
+        .n_groups = GROUPS,
     };
     if (r == 0)
         r = segment_allocate(&m->store, 0, MEGABYTE);
@@ -203,7 +205,8 @@ static int create_board(struct memory *m, const struct config *config, const str
 {
     uint32_t n_rows = memory_ledger(m)->header.n_rows;
     uint32_t n_topics = (uint32_t)config->topic_rows;
-    size_t size = board_size(n_rows, n_topics);
+    uint32_t n_groups = memory_ledger(m)->header.n_groups;
+    size_t size = board_size(n_rows, n_topics, n_groups);
     char draft[NAMES_MAX], name[NAMES_MAX];
     int r;
 
@@ -212,7 +215,7 @@ static int create_board(struct memory *m, const struct config *config, const str
     r = create_segment(&m->board, draft, size, size);
     if (r < 0)
         return r;
-    board_format(m->board.base, size, n_rows, n_topics);
+    board_format(m->board.base, size, n_rows, n_topics, n_groups);
     memory_board(m)->frame_max = plan->frame_max;
     r = segment_rename(draft, name);
     if (r < 0) {
@@ -245,9 +248,10 @@ static int create_all(struct memory *m, const struct config *config, const struc
 
 static bool is_whole(const struct ledger_header *h, size_t size)
 {
-    return h->n_rows > 0 && h->n_rows < WIRE_NO_SESSION && ledger_size(h->n_rows) == size &&
-           h->n_references <= STORE_SLOTS_MAX && h->references_allocated <= h->n_references &&
-           h->cells_allocated <= h->n_cells;
+    return h->n_rows > 0 && h->n_rows < WIRE_NO_SESSION &&
+           h->n_groups < (WIRE_NO_SESSION - h->n_rows) / 2 &&
+           ledger_size(h->n_rows, h->n_groups) == size && h->n_references <= STORE_SLOTS_MAX &&
+           h->references_allocated <= h->n_references && h->cells_allocated <= h->n_cells;
 }
 
 static int open_board(struct memory *m)
@@ -389,7 +393,7 @@ int memory_open(struct memory *m, const char *instance, const struct config *con
         finish_removal(m);
         r = open_ledger(m, config);
     } else if (r == 0 && !is_left(m) &&
-               m->ledger.size != ledger_size((uint32_t)config->max_clients)) {
+               m->ledger.size != ledger_size((uint32_t)config->max_clients, GROUPS)) {
         memory_remove(m); /* its broker died while it made it, for another number of clients */
         memory_close(m);
         r = open_ledger(m, config);

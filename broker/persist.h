@@ -35,6 +35,11 @@ enum persist_fault {
     FAULT_NO_ORPHAN,            /* S7: a pool goes with its session, needed or not */
     FAULT_NO_TAKEN,             /* a buffer is filled again before it was emptied */
     FAULT_REFILL,               /* K3: the box of a batch in doubt is packed anew */
+    FAULT_NO_MEMBER,            /* K3: a group's message goes out without saying to whom first */
+    FAULT_KEEP_MEMBER,          /* … and one that did not go out stays with its member */
+    FAULT_AT_THE_END,           /* a message that came back has lost its place */
+    FAULT_NO_TRY,               /* … does not count as tried */
+    FAULT_WILL_AGAIN,           /* K6: a last will stays when it was published */
     N_FAULTS,
 };
 
@@ -51,13 +56,14 @@ extern enum persist_fault persist_fault;
 #define PERSIST_MAGIC UINT32_C(0x4c51424d) /* "MBQL" */
 
 enum {
-    PERSIST_LAYOUT = 2,
+    PERSIST_LAYOUT = 3,
     PERSIST_ENDS =
         1024, /* references that one landing can end: at least as many as frames fit an envelope */
-    PERSIST_CONTROL = 32,   /* level of answers: above all priorities */
-    PERSIST_RETURNS = 256,  /* places in pools that one landing hands back: at least as many as
-                               POOLED frames fit */
-    PERSIST_ORPHANS = 1024, /* pools of ended sessions that are still needed */
+    PERSIST_CONTROL = 32,     /* level of answers: above all priorities */
+    PERSIST_RETURNS = 256,    /* places in pools that one landing hands back: at least as many as
+                                 POOLED frames fit */
+    PERSIST_ORPHANS = 1024,   /* pools of ended sessions that are still needed */
+    PERSIST_FAREWELLS = 4096, /* ends of durable references that the journal has yet to be told */
 };
 
 /* ---- Ledger ---- */
@@ -78,13 +84,23 @@ struct ledger_header {
     uint32_t cells_allocated;
     uint64_t committed; /* references of this age and above are not real */
     uint64_t pool_max;  /* bytes that a client's pool may have: clients were told */
-    uint64_t reserved[2];
+    uint32_t n_groups;  /* so many groups, and as many stores of dead letters */
+    uint32_t reserved;
+    uint64_t journal; /* names the journal that the durable references are in; 0: there is none */
+    uint64_t farewells_made; /* ends of durable references, ever; the ring is behind the groups */
+    uint64_t farewells_written; /* … and so many of them stand in the journal */
+    uint64_t spare[6];
 };
 
 enum landing_from {
     LANDING_NORMAL = 0,
     LANDING_URGENT = 1,
+    LANDING_BROKER = 2, /* no envelope: the broker's own doing (route_begin) */
 };
+
+/* Stands in the landing in the place of an envelope's while the broker does something of its own
+ * there. */
+#define LANDING_MAGIC UINT32_C(0x4951424d) /* "MBQI" */
 
 /* The one place where envelopes are received (K4). */
 struct landing {
@@ -121,12 +137,12 @@ struct row {
     uint64_t inode; /* of its reply queue */
     uint32_t depth;
     uint32_t width;
-    uint64_t since;     /* nanoseconds of CLOCK_REALTIME */
-    uint64_t send;      /* the intent, ROW_SEND() */
-    uint64_t upto;      /* age of the youngest plain reference in the batch in doubt */
-    uint64_t received;  /* bytes of window it has used, ever */
-    uint64_t missed;    /* messages dropped for it, ever */
-    uint64_t effect;    /* age its last will was given */
+    uint64_t since;    /* nanoseconds of CLOCK_REALTIME */
+    uint64_t send;     /* the intent, ROW_SEND() */
+    uint64_t upto;     /* age of the youngest plain reference in the batch in doubt */
+    uint64_t received; /* bytes of window it has used, ever */
+    uint64_t missed;   /* messages dropped for it, ever */
+    uint64_t spare;
     uint32_t end_code;  /* of ROW_ENDING: enum wire_code, WIRE_C_OK if by itself */
     uint32_t pool_slot; /* which of the ledger's pools is its */
     uint64_t pool;      /* nonce of that */
@@ -155,6 +171,33 @@ static inline bool row_in_doubt(const struct row *row)
     return (row->send & 1) != 0;
 }
 
+enum group_state {
+    GROUP_FREE = 0,
+    GROUP_LIVE = 1,
+    GROUP_ENDING = 2, /* what it has is being ended */
+};
+
+enum group_flag {
+    GROUP_DURABLE = 1,
+    GROUP_DEAD_EXPIRED = 2, /* what expires in it becomes a dead letter */
+};
+
+/* A consumer group, or the store of a group's dead letters, which has its settings from it and
+ * neither name nor filters. Messages, filters and members are references. */
+struct group_row {
+    uint32_t state; /* enum group_state */
+    uint32_t flags;
+    uint64_t age;
+    char name[WIRE_NAME_MAX + 1];
+    uint32_t ack_timeout;    /* milliseconds */
+    uint32_t delivery_limit; /* 0: none */
+    uint64_t missed;         /* messages given up, ever */
+    uint64_t size_max;       /* bytes that may wait in it */
+    uint64_t purge;          /* messages below this age are being removed; 0: none are */
+    uint64_t requeue;        /* dead letters below this age are on their way back to the group */
+    uint64_t spare;
+};
+
 struct ledger {
     struct ledger_header header;
     _Alignas(4096) struct landing landing;
@@ -173,10 +216,31 @@ static inline uint64_t *ledger_pools(const struct ledger *ledger)
     return (uint64_t *)(uintptr_t)&ledger->rows[ledger->header.n_rows];
 }
 
-static inline size_t ledger_size(uint32_t n_rows)
+/* Behind those: the groups, then as many stores of dead letters. */
+static inline struct group_row *ledger_groups(const struct ledger *ledger)
+{
+    return (struct group_row *)(ledger_pools(ledger) + ledger_n_pools(ledger->header.n_rows));
+}
+
+/* The end of a durable reference, which the journal is to be told. */
+struct farewell {
+    uint64_t age;
+    uint32_t location; /* of its record */
+    uint32_t reserved;
+};
+
+/* And the ring of those: slot = number % PERSIST_FAREWELLS. */
+static inline struct farewell *ledger_farewells(const struct ledger *ledger)
+{
+    return (struct farewell *)(ledger_groups(ledger) + 2 * (size_t)ledger->header.n_groups);
+}
+
+static inline size_t ledger_size(uint32_t n_rows, uint32_t n_groups)
 {
     return sizeof(struct ledger) + n_rows * sizeof(struct row) +
-           ledger_n_pools(n_rows) * sizeof(uint64_t);
+           ledger_n_pools(n_rows) * sizeof(uint64_t) +
+           2 * (size_t)n_groups * sizeof(struct group_row) +
+           PERSIST_FAREWELLS * sizeof(struct farewell);
 }
 
 /* ---- Store ---- */
@@ -203,12 +267,17 @@ enum reference_flag {
     REF_DURABLE = 32,
     REF_LATE = 64, /* came into its list by a change of owner: not part of a batch that was in doubt
                       then */
-    REF_RETAINED = 128, /* delivered because of a new subscription */
+    REF_RETAINED = 128, /* delivered because of a new subscription; of a group's message: charged to
+                           the group, not to its publisher */
 };
+
+/* A durable reference's cell with this bit is the place of its record in the journal: its bytes
+ * have left the store (J2). */
+#define REF_ON_DISK UINT32_C(0x80000000)
 
 /* One thing that must still happen. `word` is the single truth about it and stored last:
  * state 8 | flags 8 | level 8 | tries 8 | owner 16 | member 16, from the lowest bits up. `tries` is
- * an answer's code and a dropped one's reason. */
+ * an answer's code, a dropped one's reason, and how often a group's message came back. */
 struct reference {
     uint64_t word;
     uint64_t age;
@@ -247,7 +316,13 @@ static inline uint16_t ref_member(const struct reference *r)
     return (uint16_t)(r->word >> 48);
 }
 
-enum { REF_NOBODY = 0xffff }; /* an owner or member that is no session: the retained store */
+/* Owners are sessions by their rows, then groups, then stores of dead letters. */
+enum { REF_NOBODY = 0xffff }; /* no such: the retained store as an owner, or no member */
+
+static inline bool ref_on_disk(const struct reference *r)
+{
+    return (ref_flags(r) & (REF_DURABLE | REF_BARE)) == REF_DURABLE && (r->cell & REF_ON_DISK) != 0;
+}
 
 /* The name of a delivery, as a client carries it back: slot and age. */
 static inline uint64_t ref_name(uint32_t slot, uint64_t age)
@@ -277,7 +352,8 @@ struct cell_more {
     uint8_t bytes[WIRE_NEXT_CELL];
 };
 
-_Static_assert(sizeof(struct ledger_header) == 64, "layout");
+_Static_assert(sizeof(struct ledger_header) == 128, "layout");
+_Static_assert(sizeof(struct group_row) == 128, "layout");
 _Static_assert(sizeof(struct landing) == 16384, "layout");
 _Static_assert(PERSIST_RETURNS *(WIRE_MESSAGE_SIZE + WIRE_SLOT_SIZE + 1) > WIRE_QUEUE_MAX,
                "layout");

@@ -20,12 +20,17 @@ static size_t topics_offset(uint32_t n_rows)
     return rows_offset() + n_rows * sizeof(struct board_row);
 }
 
-size_t board_size(uint32_t n_rows, uint32_t n_topics)
+static size_t groups_offset(uint32_t n_rows, uint32_t n_topics)
 {
     return topics_offset(n_rows) + n_topics * sizeof(struct board_topic);
 }
 
-void board_format(void *base, size_t size, uint32_t n_rows, uint32_t n_topics)
+size_t board_size(uint32_t n_rows, uint32_t n_topics, uint32_t n_groups)
+{
+    return groups_offset(n_rows, n_topics) + n_groups * sizeof(struct board_group);
+}
+
+void board_format(void *base, size_t size, uint32_t n_rows, uint32_t n_topics, uint32_t n_groups)
 {
     struct board_header *board = base;
 
@@ -34,10 +39,13 @@ void board_format(void *base, size_t size, uint32_t n_rows, uint32_t n_topics)
     board->header_size = sizeof(struct board_header);
     board->row_size = sizeof(struct board_row);
     board->topic_size = sizeof(struct board_topic);
+    board->group_size = sizeof(struct board_group);
     board->n_rows = n_rows;
     board->n_topics = n_topics;
+    board->n_groups = n_groups;
     board->rows_offset = rows_offset();
     board->topics_offset = topics_offset(n_rows);
+    board->groups_offset = groups_offset(n_rows, n_topics);
     atomic_store_explicit(&board->state, BOARD_STARTING, memory_order_relaxed);
     /* Last, behind a fence: who finds the magic finds the rest. */
     atomic_thread_fence(memory_order_release);
@@ -63,13 +71,16 @@ int board_check(const void *base, size_t size)
     atomic_thread_fence(memory_order_acquire);
     if (board->layout != BOARD_LAYOUT || board->header_size != sizeof(struct board_header) ||
         board->row_size != sizeof(struct board_row) ||
-        board->topic_size != sizeof(struct board_topic))
+        board->topic_size != sizeof(struct board_topic) ||
+        board->group_size != sizeof(struct board_group))
         return BOARD_E_LAYOUT;
     if (board->size > size ||
         !lies_within(size, board->rows_offset, board->n_rows, sizeof(struct board_row),
                      _Alignof(struct board_row)) ||
         !lies_within(size, board->topics_offset, board->n_topics, sizeof(struct board_topic),
-                     _Alignof(struct board_topic)))
+                     _Alignof(struct board_topic)) ||
+        !lies_within(size, board->groups_offset, board->n_groups, sizeof(struct board_group),
+                     _Alignof(struct board_group)))
         return BOARD_E_SIZE;
     return BOARD_OK;
 }
@@ -155,4 +166,34 @@ void board_write_topic_name(struct board_topic *topic, const char *name, size_t 
     set32(&topic->size, (uint32_t)size);
     write_name(topic->name, BOARD_TOPIC_SIZE, name, size);
     board_write_end(&topic->sequence);
+}
+
+bool board_read_group(const struct board_group *group, struct board_group_info *out)
+{
+    for (int i = 0; i < READ_TRIES; i++) {
+        uint32_t begun = board_read_begin(&group->sequence);
+
+        out->state = get32(&group->state);
+        out->durable = get32(&group->durable) != 0;
+        out->delivery_limit = get32(&group->delivery_limit);
+        out->ack_timeout = board_get(&group->ack_timeout);
+        out->size_max = board_get(&group->size_max);
+        read_name(group->name, out->name, sizeof(out->name));
+        if (!board_read_retry(&group->sequence, begun))
+            return true;
+    }
+    return false;
+}
+
+void board_write_group(struct board_group *group, const struct board_group_info *info)
+{
+    board_write_begin(&group->sequence);
+    set32(&group->state, info->state);
+    set32(&group->durable, info->durable);
+    set32(&group->delivery_limit, info->delivery_limit);
+    board_set(&group->ack_timeout, info->ack_timeout);
+    board_set(&group->size_max, info->size_max);
+    write_name(group->name, sizeof(info->name), info->name,
+               strnlen(info->name, sizeof(info->name)));
+    board_write_end(&group->sequence);
 }

@@ -10,8 +10,9 @@
  * loop is board_read_begin / board_read_retry, bounded by the caller.
  *
  * The counters are tables (X macros): layout, JSON keys, Prometheus names and documentation all
- * come from them. A new counter goes at the end of its table and raises BOARD_LAYOUT; a key is
- * never renamed or removed (the JSON is an interface). */
+ * come from them. A new counter goes at the end of its table, which has room for it: the layout
+ * stays, so that a newer broker can take over the board that clients have mapped. A key is never
+ * renamed or removed (the JSON is an interface). */
 #ifndef MQBROKER_LIBCLIENT_BOARD_H
 #define MQBROKER_LIBCLIENT_BOARD_H
 
@@ -25,7 +26,7 @@
 #define BOARD_MAGIC UINT32_C(0x4451424d) /* "MBQD" */
 
 enum {
-    BOARD_LAYOUT = 2,
+    BOARD_LAYOUT = 3,
     BOARD_POSTINGS = 64, /* answers to registrations that stand on the board at once */
     BOARD_BUCKETS =
         40, /* of the histogram of time in broker: bucket i counts times below 2^i microseconds */
@@ -55,14 +56,21 @@ enum {
     X(starts, "times", "starts of the broker on this board")                                       \
     X(fetched, "messages", "payloads copied for receivers that cannot map their sender's pool")    \
     X(boxed, "batches", "batches that went by the outbox, too large for the reply queue")          \
-    X(nudges, "messages", "requests to look at what receivers have given back")
+    X(nudges, "messages", "requests to look at what receivers have given back")                    \
+    X(acknowledged, "messages", "messages of groups that a member acknowledged")                   \
+    X(returned, "messages", "messages of groups that came back unacknowledged")                    \
+    X(dead_letters, "messages", "messages of groups that were given up on and kept aside")         \
+    X(wills, "messages", "last wills published")                                                   \
+    X(handovers, "times", "times that the broker was replaced without an end")                     \
+    X(handovers_refused, "times", "times that it could not be, and went on")
 
 /* Deliveries that were given up: per client, per topic, per priority and in total. */
 #define BOARD_DROPS(X)                                                                             \
     X(expired, "messages", "time to live ran out before delivery")                                 \
     X(overflow, "messages", "thrown out by the overflow policy of a stalled subscriber")           \
     X(gone, "messages", "their receiver's session ended first")                                    \
-    X(unread, "messages", "time to live ran out in the reply queue, as the receiver reported")
+    X(unread, "messages", "time to live ran out in the reply queue, as the receiver reported")     \
+    X(purged, "messages", "removed from a group by its administrator, or with the group")
 
 /* Publishes that were not taken: per client and in total. */
 #define BOARD_REFUSALS(X)                                                                          \
@@ -72,7 +80,9 @@ enum {
     X(late, "messages", "time to live had run out when it came")                                   \
     X(stray, "messages", "a reply to what asked for none, or whose requester is gone")             \
     X(retained_full, "messages", "delivered but not kept: the retained store is full")             \
-    X(bad_slot, "messages", "the payload is not in its sender's pool")
+    X(bad_slot, "messages", "the payload is not in its sender's pool")                             \
+    X(group_full, "messages", "a group that it was also for had no room")                          \
+    X(journal_full, "messages", "durable, and the journal or its disk had no room")
 
 /* Envelopes that were not believed, and frames that were not understood: in total. */
 #define BOARD_REJECTS(X)                                                                           \
@@ -85,20 +95,45 @@ enum {
     X(token, "envelopes", "the token is not the session's")                                        \
     X(frame, "frames", "a malformed frame in a believed envelope, with what followed it")
 
+/* The journal. */
+#define BOARD_JOURNAL(X)                                                                           \
+    X(records, "records", "records written")                                                       \
+    X(bytes, "bytes", "their bytes")                                                               \
+    X(commits, "times", "times that what had gathered was written")                                \
+    X(syncs, "times", "times that the disk was told to keep it")                                   \
+    X(sync_time, "microseconds", "what that took")                                                 \
+    X(loads, "messages", "payloads read back")                                                     \
+    X(moves, "records", "records moved so that a segment could be used again")                     \
+    X(failures, "times", "writes or syncs that failed")                                            \
+    X(damaged, "places", "damaged places that were found and passed over")
+
 #define BOARD_FIELD(key, unit, sentence) _Atomic uint64_t key;
 
-struct board_totals {
-    BOARD_TOTALS(BOARD_FIELD)
+/* Words of each table, used or to be used. */
+enum {
+    BOARD_TOTALS_MAX = 64,
+    BOARD_DROPS_MAX = 8,
+    BOARD_REFUSALS_MAX = 16,
+    BOARD_REJECTS_MAX = 16,
+    BOARD_JOURNAL_MAX = 32,
 };
-struct board_drops {
-    BOARD_DROPS(BOARD_FIELD)
-};
-struct board_refusals {
-    BOARD_REFUSALS(BOARD_FIELD)
-};
-struct board_rejects {
-    BOARD_REJECTS(BOARD_FIELD)
-};
+
+#define BOARD_TABLE(name, table, max)                                                              \
+    struct name {                                                                                  \
+        union {                                                                                    \
+            struct {                                                                               \
+                table(BOARD_FIELD)                                                                 \
+            };                                                                                     \
+            _Atomic uint64_t words[max];                                                           \
+        };                                                                                         \
+    };                                                                                             \
+    _Static_assert(sizeof(struct name) == (max) * sizeof(uint64_t), "the table has outgrown it")
+
+BOARD_TABLE(board_totals, BOARD_TOTALS, BOARD_TOTALS_MAX);
+BOARD_TABLE(board_drops, BOARD_DROPS, BOARD_DROPS_MAX);
+BOARD_TABLE(board_refusals, BOARD_REFUSALS, BOARD_REFUSALS_MAX);
+BOARD_TABLE(board_rejects, BOARD_REJECTS, BOARD_REJECTS_MAX);
+BOARD_TABLE(board_journal_counters, BOARD_JOURNAL, BOARD_JOURNAL_MAX);
 
 enum board_state {
     BOARD_STARTING = 0, /* being built, or broker killed while it was */
@@ -189,8 +224,11 @@ struct board_row {
     _Atomic uint64_t stalled_times; /* how often it came to that */
     struct board_drops drops;
     struct board_refusals refusals;
-    _Atomic uint64_t held;       /* deliveries whose payloads it may read in pools */
-    _Atomic uint64_t held_bytes; /* those payloads */
+    _Atomic uint64_t held;           /* deliveries whose payloads it may read in pools */
+    _Atomic uint64_t held_bytes;     /* those payloads */
+    _Atomic uint64_t unacknowledged; /* deliveries of groups that it has yet to acknowledge */
+    _Atomic uint64_t groups;         /* that it is a member of */
+    _Atomic uint64_t spare[6];
 };
 
 /* A topic that messages were published to, in the order of first use. When all rows are taken,
@@ -207,6 +245,47 @@ struct board_topic {
     _Atomic uint8_t name[BOARD_TOPIC_SIZE];
 };
 
+/* A consumer group, with its dead letters. Name and settings are behind `sequence`. */
+struct board_group {
+    _Atomic uint32_t sequence;
+    _Atomic uint32_t state;   /* 0: free */
+    _Atomic uint32_t durable; /* 1: it is */
+    _Atomic uint32_t delivery_limit;
+    _Atomic uint64_t ack_timeout; /* milliseconds */
+    _Atomic uint64_t size_max;    /* bytes that may wait in it */
+    _Atomic uint8_t name[BOARD_NAME_SIZE];
+
+    _Atomic uint64_t members;
+    _Atomic uint64_t waiting;        /* messages: to be delivered, later ones included */
+    _Atomic uint64_t waiting_bytes;  /* of all that it has, wherever that lies */
+    _Atomic uint64_t later;          /* those among them that were returned with a delay */
+    _Atomic uint64_t unacknowledged; /* delivered to a member that has yet to say so */
+    _Atomic uint64_t dead;           /* dead letters */
+    _Atomic uint64_t in;             /* messages taken */
+    _Atomic uint64_t out;            /* deliveries */
+    _Atomic uint64_t acknowledged;   /* messages */
+    _Atomic uint64_t returned;       /* deliveries that came back */
+    _Atomic uint64_t timeouts;       /* … because of the acknowledge timeout */
+    _Atomic uint64_t dead_letters;   /* ever */
+    _Atomic uint64_t refused;        /* messages that it had no room for */
+    _Atomic uint64_t on_disk;        /* messages whose payload is in the journal alone */
+    struct board_drops drops;
+    _Atomic uint64_t spare[8];
+};
+
+/* The journal, if there is one. */
+struct board_journal {
+    _Atomic uint64_t enabled;  /* 1: there is one */
+    _Atomic uint64_t size_max; /* bytes that its segments may come to */
+    _Atomic uint64_t size;     /* that they have */
+    _Atomic uint64_t live;     /* bytes in them that are needed */
+    _Atomic uint64_t segments;
+    _Atomic uint64_t full;     /* 1: it refuses */
+    _Atomic uint64_t unsynced; /* records that wait for the disk */
+    _Atomic uint64_t spare[9];
+    struct board_journal_counters counters;
+};
+
 struct board_header {
     /* Checked on attach, never changed. */
     uint32_t magic;
@@ -217,12 +296,13 @@ struct board_header {
     uint32_t topic_size;
     uint32_t n_rows;   /* sessions */
     uint32_t n_topics; /* topic rows, "all others" included */
-    uint32_t reserved;
+    uint32_t n_groups;
     uint64_t rows_offset; /* from the start of the segment */
     uint64_t topics_offset;
     uint32_t frame_max; /* largest message frame, bytes */
-    uint32_t reserved2;
+    uint32_t group_size;
     uint64_t window; /* of each session, bytes */
+    uint64_t groups_offset;
 
     /* The broker. */
     _Alignas(64) _Atomic uint32_t state; /* enum board_state */
@@ -251,6 +331,8 @@ struct board_header {
     _Atomic uint64_t subscriptions;
     _Atomic uint64_t pools;   /* of sessions, and of ended ones whose messages are still needed */
     _Atomic uint64_t orphans; /* the latter */
+    _Atomic uint64_t groups;
+    _Atomic uint64_t spare[7];
     struct board_queue request;
     struct board_queue urgent;
 
@@ -258,16 +340,17 @@ struct board_header {
     struct board_drops drops;
     struct board_refusals refusals;
     struct board_rejects rejects;
+    struct board_journal journal;
     struct board_priority priorities[WIRE_LEVELS];
     struct board_posting
         board_postings[BOARD_POSTINGS]; /* a ring: slot = postings % BOARD_POSTINGS */
 };
 
-/* Bytes of a segment for so many rows and topics. */
-size_t board_size(uint32_t n_rows, uint32_t n_topics);
+/* Bytes of a segment for so many rows, topics and groups. */
+size_t board_size(uint32_t n_rows, uint32_t n_topics, uint32_t n_groups);
 
 /* Lay an empty board out in `size` zeroed bytes; state is BOARD_STARTING. */
-void board_format(void *base, size_t size, uint32_t n_rows, uint32_t n_topics);
+void board_format(void *base, size_t size, uint32_t n_rows, uint32_t n_topics, uint32_t n_groups);
 
 enum board_outcome {
     BOARD_OK = 0,
@@ -288,6 +371,11 @@ static inline struct board_row *board_row(const struct board_header *board, uint
 static inline struct board_topic *board_topic(const struct board_header *board, uint32_t i)
 {
     return (struct board_topic *)((char *)(uintptr_t)board + board->topics_offset) + i;
+}
+
+static inline struct board_group *board_group(const struct board_header *board, uint32_t i)
+{
+    return (struct board_group *)((char *)(uintptr_t)board + board->groups_offset) + i;
 }
 
 /* Counters have one writer: no read-modify-write instruction is needed. */
@@ -354,6 +442,19 @@ bool board_read_topic_name(const struct board_topic *topic, char out[BOARD_TOPIC
 /* Writer's side of the same. */
 void board_write_identity(struct board_row *row, const struct board_client_info *info);
 void board_write_topic_name(struct board_topic *topic, const char *name, size_t size);
+
+/* A group's name and settings, which do not change while it exists. */
+struct board_group_info {
+    uint32_t state; /* 0: free */
+    bool durable;
+    uint32_t delivery_limit;
+    uint64_t ack_timeout; /* milliseconds */
+    uint64_t size_max;
+    char name[BOARD_NAME_SIZE];
+};
+
+bool board_read_group(const struct board_group *group, struct board_group_info *out);
+void board_write_group(struct board_group *group, const struct board_group_info *info);
 
 /* The bucket of the histogram of time in broker. */
 static inline unsigned board_bucket(uint64_t microseconds)

@@ -16,12 +16,12 @@ enum { N_ROWS = 5, N_TOPICS = 3 };
 
 static struct board_header *new_board(void)
 {
-    size_t size = board_size(N_ROWS, N_TOPICS);
+    size_t size = board_size(N_ROWS, N_TOPICS, 0);
     void *base = NULL;
 
     assert_int_equal(posix_memalign(&base, 64, size), 0);
     memset(base, 0, size);
-    board_format(base, size, N_ROWS, N_TOPICS);
+    board_format(base, size, N_ROWS, N_TOPICS, 0);
     return base;
 }
 

@@ -98,13 +98,13 @@ static void fill_header(struct board_header *board)
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
-    size_t size = board_size(N_ROWS, N_TOPICS);
+    size_t size = board_size(N_ROWS, N_TOPICS, 0);
 
     assert_non_null(f);
     f->board = aligned_alloc(64, (size + 63) / 64 * 64);
     assert_non_null(f->board);
     memset(f->board, 0, size);
-    board_format(f->board, size, N_ROWS, N_TOPICS);
+    board_format(f->board, size, N_ROWS, N_TOPICS, 0);
     fill_header(f->board);
     add_client(f->board, 1, "boiler");
     add_client(f->board, 3, hostile);

@@ -20,11 +20,11 @@ struct fixture {
 static int setup(void **state)
 {
     static struct fixture f;
-    size_t size = board_size(1, ROWS);
+    size_t size = board_size(1, ROWS, 0);
 
     f.board = aligned_alloc(64, (size + 63) / 64 * 64);
     memset(f.board, 0, size);
-    board_format(f.board, size, 1, ROWS);
+    board_format(f.board, size, 1, ROWS, 0);
     topics_init(&f.topics, f.board);
     *state = &f;
     return 0;

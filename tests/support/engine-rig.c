@@ -37,20 +37,21 @@ static int make_memory(struct rig *r, const struct rig_options *o)
     uint32_t n_topics = or_normal(o->n_topics, NORMAL_TOPICS);
     uint32_t n_references = or_normal(o->n_references, NORMAL_SLOTS);
     uint32_t n_cells = or_normal(o->n_cells, NORMAL_SLOTS);
-    size_t board = board_size(n_rows, n_topics);
+    size_t board = board_size(n_rows, n_topics, RIG_GROUPS);
 
-    r->memory.ledger = aligned_alloc(4096, (ledger_size(n_rows) + 4095) / 4096 * 4096);
+    r->memory.ledger = aligned_alloc(4096, (ledger_size(n_rows, RIG_GROUPS) + 4095) / 4096 * 4096);
     r->memory.store = aligned_alloc(4096, (store_size(n_references, n_cells) + 4095) / 4096 * 4096);
     r->memory.board = aligned_alloc(64, (board + 63) / 64 * 64);
     if (r->memory.ledger == NULL || r->memory.store == NULL || r->memory.board == NULL)
         return -ENOMEM;
-    memset(r->memory.ledger, 0, ledger_size(n_rows));
+    memset(r->memory.ledger, 0, ledger_size(n_rows, RIG_GROUPS));
     memset(r->memory.store, 0, store_size(n_references, n_cells));
     memset(r->memory.board, 0, board);
     r->memory.ledger->header = (struct ledger_header){
         .magic = PERSIST_MAGIC,
         .layout = PERSIST_LAYOUT,
         .n_rows = n_rows,
+        .n_groups = RIG_GROUPS,
         .state = LEDGER_RUNNING,
         .n_references = n_references,
         .n_cells = n_cells,
@@ -58,7 +59,7 @@ static int make_memory(struct rig *r, const struct rig_options *o)
         .cells_allocated = n_cells,
         .committed = 1,
     };
-    board_format(r->memory.board, board, n_rows, n_topics);
+    board_format(r->memory.board, board, n_rows, n_topics, RIG_GROUPS);
     r->memory.board->frame_max = RIG_FRAME_MAX;
     return 0;
 }

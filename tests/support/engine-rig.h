@@ -22,6 +22,7 @@ enum {
     RIG_ROWS = 16, /* at most */
     RIG_DEPTH = 10,
     RIG_FRAME_MAX = 1240,
+    RIG_GROUPS = 4,
     RIG_BUFFERS = RIG_DEPTH + 2,
     RIG_POOLS = 64, /* that can be there at once */
 };

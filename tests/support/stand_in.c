@@ -306,14 +306,14 @@ static void *run(void *argument)
 
 static void make_board(struct stand_in *s)
 {
-    size_t size = board_size(4, 4);
+    size_t size = board_size(4, 4, 0);
     char name[NAMES_MAX];
     uint64_t start;
 
     names_board(name, s->instance);
     assert_int_equal(segment_create(&s->segment, name, size, 0600), 0);
     assert_int_equal(segment_allocate(&s->segment, 0, size), 0);
-    board_format(s->segment.base, size, 4, 4);
+    board_format(s->segment.base, size, 4, 4, 0);
     s->board = s->segment.base;
     s->board->frame_max = STAND_IN_FRAME_MAX;
     s->board->window = STAND_IN_WINDOW;
