@@ -58,6 +58,11 @@ static int open_request_queue(struct broker *b, struct queue *q, const char *nam
 
 /* ---- Signals ---- */
 
+_Static_assert((int)ENGINE_DROP_NEWEST == (int)CONFIG_DROP_NEWEST &&
+                   (int)ENGINE_BLOCK == (int)CONFIG_BLOCK &&
+                   (int)ENGINE_DISCONNECT == (int)CONFIG_DISCONNECT,
+               "the policies stand in the same order");
+
 static void apply_settings(struct broker *b)
 {
     const struct config *c = &b->config;
@@ -70,7 +75,7 @@ static void apply_settings(struct broker *b)
         .retained_size = c->retained_size > 0 ? (uint64_t)c->retained_size : cells / 4,
         .pool_max = h->pool_max,
         .max_subscriptions = (uint32_t)c->max_subscriptions,
-        .overflow = c->overflow == CONFIG_DISCONNECT ? ENGINE_DISCONNECT : ENGINE_DROP_OLDEST,
+        .overflow = (enum engine_overflow)c->overflow,
     };
     board_set(&memory_board(&b->memory)->retained_max, b->engine.settings.retained_size);
     log_set_level((int)c->log_level);

@@ -53,7 +53,8 @@ static const struct unit size_units[] = {{"G", GIB}, {"M", MIB}, {"K", KIB}, {""
 static const struct unit duration_units[] = {
     {"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}, {NULL, 0}};
 
-static const char *const overflow_choices[] = {"drop-oldest", "disconnect", NULL};
+static const char *const overflow_choices[] = {"drop-oldest", "drop-newest", "block", "disconnect",
+                                               NULL};
 static const char *const log_choices[] = {"error", "warning", "info", "debug", NULL};
 
 struct key {

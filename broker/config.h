@@ -5,9 +5,13 @@
 
 #include <stdint.h>
 
+/* What becomes of a stalled session: the order of enum engine_overflow. */
 enum config_overflow {
     CONFIG_DROP_OLDEST = 0, /* of the lowest priority */
-    CONFIG_DISCONNECT = 1,
+    CONFIG_DROP_NEWEST = 1, /* likewise */
+    CONFIG_BLOCK = 2,       /* nothing is dropped: its publishers wait. They are all of one user,
+                             * who can bear it (P7): the broker is private */
+    CONFIG_DISCONNECT = 3,
 };
 
 enum config_log_level {

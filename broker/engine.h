@@ -20,9 +20,12 @@
 #include "libclient/outbox.h"
 #include "libclient/pool.h"
 
+/* What becomes of who is stalled (P7). */
 enum engine_overflow {
-    ENGINE_DROP_OLDEST = 0,
-    ENGINE_DISCONNECT = 1,
+    ENGINE_DROP_OLDEST = 0, /* of the lowest priority */
+    ENGINE_DROP_NEWEST = 1, /* likewise */
+    ENGINE_BLOCK = 2,       /* its publishers wait */
+    ENGINE_DISCONNECT = 3,
 };
 
 /* Why a delivery was given up: the order of BOARD_DROPS. */

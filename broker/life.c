@@ -456,7 +456,7 @@ static void stall(struct engine *e, uint16_t i)
     s->stalled = engine_row(e, i)->depth;
     e->n_stalled++;
     engine_dirty(e, i);
-    engine_touch(e, i); /* the pump trims it */
+    engine_touch(e, i); /* the pump trims it, unless its publishers are to wait */
 }
 
 static void check_stalls(struct engine *e)

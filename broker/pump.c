@@ -19,9 +19,13 @@ static uint8_t kept_of(unsigned list)
 
 /* ---- Stalled sessions (P7) ---- */
 
+/* Of the newest goes what is over the quota, as if it had not come. Of the oldest at once half of
+ * the quota, so that what comes next finds room. */
 static bool over_quota(const struct engine *e, const struct session *s)
 {
-    return s->waiting_bytes > e->settings.backlog_size / 2;
+    uint64_t quota = e->settings.backlog_size;
+
+    return s->waiting_bytes > (e->settings.overflow == ENGINE_DROP_NEWEST ? quota : quota / 2);
 }
 
 /* Is the publisher of this delivery out of room still? */
@@ -33,17 +37,21 @@ static bool keeps_waiting(const struct engine *e, uint32_t slot)
            (publisher->wants != 0 || publisher->charged > e->window / 2);
 }
 
-/* Drop from the oldest of the lowest priority up: what keeps publishers out of room, and what is
- * over the quota. */
-static void drop_oldest(struct engine *e, uint16_t row)
+/* Drop from the lowest priority up, in it from the oldest on or from the newest back: what keeps
+ * publishers out of room, and what is over the quota. */
+static void trim(struct engine *e, uint16_t row)
 {
+    bool newest = e->settings.overflow == ENGINE_DROP_NEWEST;
     struct session *s = &e->sessions[row];
 
     for (unsigned level = 0; level < WIRE_LEVELS && (e->n_short > 0 || over_quota(e, s)); level++) {
+        const struct list *l = &s->waiting.lists[level];
         uint32_t next;
 
-        for (uint32_t slot = s->waiting.lists[level].head; slot != 0; slot = next) {
-            next = engine_reference(e, slot)->next;
+        for (uint32_t slot = newest ? l->tail : l->head; slot != 0; slot = next) {
+            const struct reference *r = engine_reference(e, slot);
+
+            next = newest ? r->prev : r->next;
             if (over_quota(e, s) || keeps_waiting(e, slot))
                 engine_drop(e, slot, DROP_overflow);
         }
@@ -610,8 +618,8 @@ int pump_next(struct engine *e, uint16_t i, struct pump_batch *batch)
         if (outcome != PUMP_NOTHING)
             return outcome;
     }
-    if (e->sessions[i].stalled > 0 && e->settings.overflow == ENGINE_DROP_OLDEST)
-        drop_oldest(e, i);
+    if (e->sessions[i].stalled > 0 && e->settings.overflow != ENGINE_BLOCK)
+        trim(e, i);
     outcome = next_batch(e, i, batch);
     if (outcome == PUMP_NOTHING) /* no edge is waited for: what comes next asks for room anew */
         e->sessions[i].kept = BLOCKED_NOT;

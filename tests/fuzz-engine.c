@@ -747,8 +747,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     run.at = data;
     run.left = size;
     kind = next(&run);
-    if (kind % 4 == 1)
-        o.settings.overflow = ENGINE_DISCONNECT;
+    o.settings.overflow = (enum engine_overflow)(kind % 4);
     o.n_buffers = buffers[kind / 4 % 4]; /* without any neither pools */
     o.width = kind / 4 % 4 == 1 ? 464 : 0;
     must(rig_init(&run.rig, &o) == 0, "out of memory");

@@ -1,6 +1,6 @@
 /* Flow: a slow subscriber slows its publishers and costs the broker no memory; a stalled one loses
- * messages, exactly counted, or its session; two that wait for each other do not stand still
- * (P4–P7). */
+ * messages, exactly counted, or its session, or makes its publishers wait; two that wait for each
+ * other do not stand still (P4–P7). */
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -144,13 +144,15 @@ a_slow_subscriber_slows_its_publisher_and_the_brokers_memory_stays_in_bound(void
 /* ---- Stalled (P7) ---- */
 
 /* An actor: subscribes, and when it hears of it reads all that comes until the end ("end" as the
- * payload), saying how many. Ends with what it missed, as the library says. */
+ * payload). Says how many it read, how many of these without a gap from the first on, and what it
+ * missed, as the library says. */
 static void read_to_the_end(struct actor *self, const void *context)
 {
     const struct part *part = context;
     struct mqc *client = actor_open(part->instance, NULL, 0);
     struct mqc_message message;
     uint64_t n = 0;
+    uint32_t unbroken = 0;
     bool end = false;
 
     ACTOR_REQUIRE(mqc_subscribe(client, part->topic, 0) == 0);
@@ -159,26 +161,27 @@ static void read_to_the_end(struct actor *self, const void *context)
         ACTOR_REQUIRE(mqc_receive(client, &message, -1) == 0);
         end = message.size == 3;
         n += !end;
+        unbroken += !end && memcmp(message.payload, &unbroken, sizeof(unbroken)) == 0;
         mqc_message_free(&message);
     }
     actor_tell(self, n);
+    actor_tell(self, unbroken);
     actor_tell(self, mqc_missed(client));
     mqc_close(client);
 }
 
-static void
-P7_a_stalled_subscriber_loses_messages_exactly_counted_and_nobody_else_does(void **state)
+/* Under a policy that drops. Returns how many of what was published first it read without a gap. */
+static uint64_t publish_past_a_stalled_subscriber(struct daemon *d, const char *settings)
 {
     enum { MESSAGES = 20000 };
-    struct daemon *d = *state;
     const struct part part = {
         .instance = d->instance, .topic = "numbers", .n = MESSAGES, .batching = 1};
     const struct board_header *board;
     struct actor publisher, stalled;
     struct mqc *reader, *closer;
-    uint64_t dropped, read, missed;
+    uint64_t dropped, read, unbroken, missed;
 
-    daemon_start(d, "stall_timeout = \"200ms\";\n");
+    daemon_start(d, settings);
     board = daemon_board(d);
     actor_start(&stalled, read_to_the_end, &part); /* row 0 */
     actor_hear(&stalled);
@@ -197,6 +200,7 @@ P7_a_stalled_subscriber_loses_messages_exactly_counted_and_nobody_else_does(void
     closer = daemon_open(d, NULL, 0);
     assert_int_equal(mqc_publish(closer, "numbers", "end", 3, 0), 0);
     read = actor_hear(&stalled);
+    unbroken = actor_hear(&stalled);
     missed = actor_hear(&stalled);
     dropped = board_get(&board->drops.overflow);
     printf("%d messages past a stalled subscriber: it read %llu and missed %llu; dropped on the "
@@ -211,6 +215,56 @@ P7_a_stalled_subscriber_loses_messages_exactly_counted_and_nobody_else_does(void
     actor_join(&stalled);
     mqc_close(closer);
     mqc_close(reader);
+    return unbroken;
+}
+
+static void
+P7_a_stalled_subscriber_loses_messages_exactly_counted_and_nobody_else_does(void **state)
+{
+    publish_past_a_stalled_subscriber(*state, "stall_timeout = \"200ms\";\n");
+}
+
+static void P7_drop_newest_leaves_it_what_came_first(void **state)
+{
+    struct daemon *d = *state;
+    uint64_t unbroken = publish_past_a_stalled_subscriber(
+        d, "stall_timeout = \"200ms\";\noverflow = \"drop-newest\";\n");
+
+    assert_true(unbroken >= window(d) / 2 / 256); /* half of a window, and what was in its queue */
+}
+
+static void P7_block_loses_nothing_and_keeps_the_publisher_waiting(void **state)
+{
+    enum { MESSAGES = 20000 };
+    struct daemon *d = *state;
+    const struct part part = {
+        .instance = d->instance, .topic = "numbers", .n = MESSAGES, .batching = 1};
+    const struct board_header *board;
+    struct actor publisher, stalled;
+    struct mqc *closer;
+
+    daemon_start(d, "stall_timeout = \"50ms\";\noverflow = \"block\";\n");
+    board = daemon_board(d);
+    actor_start(&stalled, read_to_the_end, &part); /* row 0 */
+    actor_hear(&stalled);
+    actor_pause(&stalled);
+    actor_start(&publisher, publish_numbers, &part);
+    actor_hear(&publisher);
+    PATIENCE_UNTIL(board_get(&board_row(board, 0)->stalled) == 1);
+    assert_false(actor_has_said(&publisher));
+
+    actor_resume(&stalled);
+    assert_int_equal(actor_hear(&publisher), MESSAGES);
+    actor_join(&publisher);
+    closer = daemon_open(d, NULL, 0);
+    assert_int_equal(mqc_publish(closer, "numbers", "end", 3, 0), 0);
+    for (unsigned i = 0; i < 2; i++) /* all of them, in order */
+        assert_int_equal(actor_hear(&stalled), MESSAGES);
+    assert_int_equal(actor_hear(&stalled), 0);
+    assert_int_equal(board_get(&board->drops.overflow), 0);
+    assert_int_equal(total_refused(board), 0);
+    actor_join(&stalled);
+    mqc_close(closer);
 }
 
 /* An actor: subscribes, and is told in the end that it was too slow. */
@@ -398,6 +452,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         DAEMON_TEST(a_slow_subscriber_slows_its_publisher_and_the_brokers_memory_stays_in_bound),
         DAEMON_TEST(P7_a_stalled_subscriber_loses_messages_exactly_counted_and_nobody_else_does),
+        DAEMON_TEST(P7_drop_newest_leaves_it_what_came_first),
+        DAEMON_TEST(P7_block_loses_nothing_and_keeps_the_publisher_waiting),
         DAEMON_TEST(P7_disconnect_ends_a_stalled_session_and_says_why),
         DAEMON_TEST(P5_two_who_publish_to_each_other_do_not_stand_still),
         DAEMON_TEST(P5_nor_do_they_with_batching_and_the_smallest_windows),

@@ -169,7 +169,8 @@ static void a_wrong_type_is_said(void **state)
     assert_error("max_clients = { n = 32; };",
                  "t.conf:1: max_clients must be an integer, without quotes or unit");
     assert_error("overflow = 1;",
-                 "t.conf:1: overflow must be one of \"drop-oldest\", \"disconnect\"");
+                 "t.conf:1: overflow must be one of \"drop-oldest\", \"drop-newest\", \"block\", "
+                 "\"disconnect\"");
     assert_error("log_level = \"loud\";",
                  "t.conf:1: log_level must be one of \"error\", \"warning\", \"info\", \"debug\"");
 }

@@ -637,6 +637,42 @@ static void P7_disconnect_ends_the_session(void **state)
     assert_int_equal(expect_teardown((void **)&r), 0);
 }
 
+static void P7_block_drops_nothing_and_says_that_it_is_stalled(void **state)
+{
+    static const struct rig_options blocking = {
+        .settings = {.backlog_size = 10 * WIRE_CELL_SIZE, .overflow = ENGINE_BLOCK}};
+    struct rig *r;
+    uint16_t publisher, slow;
+    uint32_t n;
+
+    (void)state;
+    assert_int_equal(expect_setup_with((void **)&r, &blocking), 0);
+    publisher = expect_session(r, "publisher");
+    slow = subscriber(r, "slow", "t");
+    n = (uint32_t)(r->engine.window / WIRE_CELL_SIZE);
+    block(r, slow);
+    for (uint32_t i = 0; i < n; i++)
+        rig_publish(r, publisher, 5, "t", "x");
+    for (int round = 0; round < 3; round++) { /* over its quota, its publisher out of room */
+        stall(r);
+        rig_turn(r);
+    }
+    assert_int_equal(row_state(r, slow), ROW_LIVE);
+    assert_int_equal(count(&board_row(r->memory.board, slow)->stalled), 1);
+    assert_int_equal(count(&board_row(r->memory.board, slow)->stalled_times), 1);
+    assert_int_equal(count(&r->memory.board->drops.overflow), 0);
+    assert_int_equal(r->engine.sessions[publisher].charged, r->engine.window);
+    unblock(r, slow);
+    for (uint32_t i = 0; i < n; i++) {
+        rig_turn(r);
+        expect_message(r, slow, "t", "x");
+    }
+    assert_int_equal(r->engine.sessions[publisher].charged, 0);
+    rig_turn(r);
+    rig_drain(r, publisher);
+    assert_int_equal(expect_teardown((void **)&r), 0);
+}
+
 /* ---- Starting on what another left ---- */
 
 /* The broker dies now: what the next one derives is the same, and sound. */
@@ -988,6 +1024,7 @@ int main(void)
         cmocka_unit_test(P5_a_publisher_that_waits_is_told_of_room_before_half_is_back),
         TEST(P7_what_came_after_the_publisher_ran_out_holds_nobody_up),
         cmocka_unit_test(P7_disconnect_ends_the_session),
+        cmocka_unit_test(P7_block_drops_nothing_and_says_that_it_is_stalled),
         TEST(an_empty_broker_starts_again_empty),
         TEST(sessions_carry_on_with_the_same_token),
         TEST(what_waits_waits_in_the_same_order),
