@@ -18,7 +18,8 @@
 
 #include "libclient/wire.h"
 
-/* Faults that the death test plants, to see that it finds them. */
+/* Faults that the death test plants, and a broker that is built for it, to see that the tests find
+ * them. */
 enum persist_fault {
     FAULT_NONE = 0,
     FAULT_END_BEFORE_COMMIT,    /* K1 */
@@ -45,11 +46,14 @@ enum persist_fault {
 
 #ifdef PERSIST_DEATHS
 void persist_point(void); /* the death test's: may not return */
+#define PERSIST_POINT() persist_point()
+#else
+#define PERSIST_POINT() ((void)0)
+#endif
+#if defined PERSIST_DEATHS || defined PERSIST_FAULTS
 extern enum persist_fault persist_fault;
-#define PERSIST_POINT()       persist_point()
 #define PERSIST_FAULT(fault_) (persist_fault == (fault_))
 #else
-#define PERSIST_POINT()       ((void)0)
 #define PERSIST_FAULT(fault_) (false)
 #endif
 

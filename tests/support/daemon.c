@@ -134,8 +134,8 @@ static void become_broker(const struct daemon *d)
     if (d->queue_bytes != 0 && setrlimit(RLIMIT_MSGQUEUE, &limit) < 0)
         _exit(126);
     dup2(d->log, STDERR_FILENO);
-    execl(MQB_BIN_DIR "/mqbroker", "mqbroker", "--instance", d->instance, "--config", d->config,
-          (char *)NULL);
+    execl(d->program != NULL ? d->program : MQB_BIN_DIR "/mqbroker", "mqbroker", "--instance",
+          d->instance, "--config", d->config, (char *)NULL);
     _exit(127);
 }
 

@@ -21,6 +21,7 @@ enum { DAEMON_NONCES_MAX = 4096 };
 struct daemon {
     char instance[NAMES_INSTANCE_MAX + 1];
     char config[64];      /* path of its configuration file */
+    const char *program;  /* path of another broker than the one that is built for use; or NULL */
     uint64_t queue_bytes; /* RLIMIT_MSGQUEUE it is started with; 0: the test's own */
     pid_t pid;            /* 0: does not run */
     int log;              /* what it wrote to standard error */
