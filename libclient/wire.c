@@ -33,6 +33,11 @@ enum shape {
     SHAPE_FETCH,
     SHAPE_BOXED,
     SHAPE_LENT,
+    SHAPE_JOIN,
+    SHAPE_ACK,
+    SHAPE_NACK,
+    SHAPE_WILL,
+    SHAPE_ADMIN,
 };
 
 /* What holds for a type before anything behind the common eight bytes is looked at. */
@@ -48,6 +53,8 @@ enum {
     MESSAGE_LEAST = WIRE_MESSAGE_SIZE + 1,
     TEXT_LEAST = WIRE_TEXT_SIZE + 1,
     REGISTER_LEAST = WIRE_REGISTER_SIZE + 1,
+    JOIN_LEAST = WIRE_JOIN_SIZE + 2,
+    VERBS = 7, /* the bits that an enum wire_verb takes */
     PRIORITY_MAX = WIRE_LEVELS - 1,
 };
 
@@ -57,14 +64,20 @@ static const struct kind kinds[] = {
     [WIRE_REQUEST] = {FROM_CLIENT, SHAPE_MESSAGE, PRIORITY_MAX, WIRE_F_POOLED, MESSAGE_LEAST},
     [WIRE_REPLY] = {FROM_CLIENT, SHAPE_MESSAGE, PRIORITY_MAX, WIRE_F_POOLED, MESSAGE_LEAST},
     [WIRE_SUBSCRIBE] = {FROM_CLIENT, SHAPE_TEXT, 0, WIRE_F_NO_RETAINED, TEXT_LEAST},
-    [WIRE_UNSUBSCRIBE] = {FROM_CLIENT, SHAPE_TEXT, 0, 0, TEXT_LEAST},
+    [WIRE_UNSUBSCRIBE] = {FROM_CLIENT, SHAPE_TEXT, 0, WIRE_F_GROUP, TEXT_LEAST},
     [WIRE_REPORT] = {FROM_CLIENT, SHAPE_TEXT, 0, 0, TEXT_LEAST},
     [WIRE_REGISTER] = {FROM_CLIENT, SHAPE_REGISTER, 0, WIRE_F_PUBLISH_ONLY, REGISTER_LEAST},
     [WIRE_BYE] = {FROM_CLIENT, SHAPE_HEAD, 0, 0, WIRE_HEAD_SIZE},
     [WIRE_FETCH] = {FROM_CLIENT, SHAPE_FETCH, 0, 0, WIRE_FETCH_SIZE},
     [WIRE_NUDGE] = {FROM_CLIENT, SHAPE_HEAD, 0, 0, WIRE_HEAD_SIZE},
+    [WIRE_JOIN] = {FROM_CLIENT, SHAPE_JOIN, 0, WIRE_F_DURABLE | WIRE_F_DEAD_EXPIRED, JOIN_LEAST},
+    [WIRE_ACK] = {FROM_CLIENT, SHAPE_ACK, 0, 0, WIRE_HEAD_SIZE + sizeof(uint64_t)},
+    [WIRE_NACK] = {FROM_CLIENT, SHAPE_NACK, 0, WIRE_F_DEAD, WIRE_NACK_SIZE},
+    [WIRE_WILL] = {FROM_CLIENT, SHAPE_WILL, PRIORITY_MAX, WIRE_F_RETAIN, MESSAGE_LEAST},
+    [WIRE_ADMIN] = {FROM_CLIENT, SHAPE_ADMIN, 0, VERBS, TEXT_LEAST},
     [WIRE_MESSAGE] = {FROM_BROKER, SHAPE_MESSAGE, PRIORITY_MAX,
-                      WIRE_F_RETAIN | WIRE_F_REQUEST | WIRE_F_REPLY | WIRE_F_POOLED, MESSAGE_LEAST},
+                      WIRE_F_RETAIN | WIRE_F_REQUEST | WIRE_F_REPLY | WIRE_F_POOLED | WIRE_F_ACK,
+                      MESSAGE_LEAST},
     [WIRE_ANSWER] = {FROM_BROKER, SHAPE_ANSWER, 0, 0, WIRE_ANSWER_SIZE},
     [WIRE_WELCOME] = {FROM_BROKER, SHAPE_WELCOME, 0, 0, WIRE_WELCOME_SIZE},
     [WIRE_STOPPED] = {FROM_BROKER, SHAPE_END, 0, 0, WIRE_HEAD_SIZE},
@@ -79,7 +92,7 @@ enum { N_KINDS = sizeof(kinds) / sizeof(kinds[0]) };
 enum {
     AT_PRIORITY = 3,
     AT_TEXT_SIZE = 6, /* or the code */
-    AT_RESERVED = 7,
+    AT_RESERVED = WIRE_AT_TRIES,
 };
 
 /* ---- Headers ---- */
@@ -203,7 +216,12 @@ static inline bool message_makes_sense(uint8_t type, uint16_t flags, size_t topi
         return topic_size != 0 && number <= UINT32_MAX && expiry != 0;
     case WIRE_REPLY:
         return topic_size == 0;
-    default: /* MESSAGE: a plain one, or one of the three flags */
+    case WIRE_WILL:
+        return number <= UINT32_MAX && expiry == 0;
+    default: /* MESSAGE: a plain one, or one of the three flags; out of a group plain or a request
+              */
+        if ((flags & WIRE_F_ACK) != 0)
+            return topic_size != 0 && number != 0 && (flags & (WIRE_F_RETAIN | WIRE_F_REPLY)) == 0;
         flags &= (uint16_t)~WIRE_F_POOLED;
         if ((flags & (flags - 1)) != 0)
             return false;
@@ -237,6 +255,7 @@ static int get_pooled(const uint8_t *bytes, size_t length, struct wire_frame *ou
     out->expiry = wire_message_expiry(bytes);
     out->payload = NULL;
     out->payload_size = slot.size;
+    out->tries = wire_message_tries(bytes);
     out->slot = slot;
     return WIRE_OK;
 }
@@ -269,8 +288,17 @@ static inline int get_message(const uint8_t *bytes, size_t length, struct wire_f
         .expiry = expiry,
         .payload = topic + topic_size + 1,
         .payload_size = (uint32_t)(length - MESSAGE_LEAST - topic_size),
+        .tries = wire_message_tries(bytes),
     };
     return WIRE_OK;
+}
+
+/* One without a topic takes the will back, and has nothing to say. */
+static int get_will(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    if (bytes[AT_TEXT_SIZE] == 0 && length != MESSAGE_LEAST)
+        return WIRE_E_FIELD;
+    return get_message(bytes, length, out);
 }
 
 static int get_text(const uint8_t *bytes, size_t length, struct wire_frame *out)
@@ -287,6 +315,67 @@ static int get_text(const uint8_t *bytes, size_t length, struct wire_frame *out)
     out->text_size = (uint8_t)text_size;
     out->text = (const char *)bytes + WIRE_TEXT_SIZE;
     out->number = wire_load32(bytes + WIRE_AT_NUMBER);
+    return WIRE_OK;
+}
+
+static int get_admin(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    uint16_t verb = wire_load16(bytes + WIRE_AT_FLAGS);
+
+    if (verb < WIRE_V_PURGE || verb > WIRE_V_KICK)
+        return WIRE_E_FIELD;
+    return get_text(bytes, length, out);
+}
+
+static int get_join(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    size_t group_size = bytes[14];
+    size_t filter_size = bytes[AT_TEXT_SIZE];
+    const uint8_t *group = bytes + WIRE_JOIN_SIZE;
+    const uint8_t *filter = group + group_size + 1;
+
+    if (length != wire_join_size(group_size, filter_size))
+        return WIRE_E_LENGTH;
+    if (wire_load32(bytes + 20) != 0)
+        return WIRE_E_RESERVED;
+    if (group_size == 0 || group_size > WIRE_GROUP_MAX || !is_text(group, group_size) ||
+        !is_text(filter, filter_size))
+        return WIRE_E_FIELD;
+    *out = view(bytes);
+    out->text_size = (uint8_t)filter_size;
+    out->text = (const char *)filter;
+    out->number = wire_load32(bytes + WIRE_AT_NUMBER);
+    out->group = (const char *)group;
+    out->group_size = (uint8_t)group_size;
+    out->prefetch = wire_load16(bytes + 12);
+    out->limit = bytes[15];
+    out->timeout = wire_load32(bytes + 16);
+    return WIRE_OK;
+}
+
+static int get_acks(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    size_t n_names = (length - WIRE_HEAD_SIZE) / sizeof(uint64_t);
+
+    if (length != wire_acks_size(n_names) || n_names > WIRE_ACKS_MAX)
+        return WIRE_E_LENGTH;
+    if (bytes[AT_TEXT_SIZE] != 0)
+        return WIRE_E_RESERVED;
+    *out = view(bytes);
+    out->names = bytes + WIRE_HEAD_SIZE;
+    out->n_names = (uint32_t)n_names;
+    return WIRE_OK;
+}
+
+static int get_nack(const uint8_t *bytes, size_t length, struct wire_frame *out)
+{
+    if (length != WIRE_NACK_SIZE)
+        return WIRE_E_LENGTH;
+    if (bytes[AT_TEXT_SIZE] != 0 || wire_load32(bytes + 20) != 0)
+        return WIRE_E_RESERVED;
+    *out = view(bytes);
+    out->number = wire_load64(bytes + WIRE_AT_NUMBER);
+    out->delay = wire_load32(bytes + 16);
     return WIRE_OK;
 }
 
@@ -409,6 +498,7 @@ static inline int get_frame(const uint8_t *bytes, size_t size, enum direction fr
                             struct wire_frame *out)
 {
     const struct kind *kind;
+    uint16_t flags;
     size_t length;
 
     if (size < WIRE_HEAD_SIZE)
@@ -421,7 +511,8 @@ static inline int get_frame(const uint8_t *bytes, size_t size, enum direction fr
     kind = &kinds[bytes[WIRE_AT_TYPE]];
     if (length < kind->least)
         return WIRE_E_LENGTH;
-    if ((wire_load16(bytes + WIRE_AT_FLAGS) & ~kind->flags) != 0 || bytes[AT_RESERVED] != 0)
+    flags = wire_load16(bytes + WIRE_AT_FLAGS);
+    if ((flags & ~kind->flags) != 0 || (bytes[AT_RESERVED] != 0 && (flags & WIRE_F_ACK) == 0))
         return WIRE_E_RESERVED;
     if (bytes[AT_PRIORITY] > kind->priority_max)
         return WIRE_E_FIELD;
@@ -447,6 +538,16 @@ static inline int get_frame(const uint8_t *bytes, size_t size, enum direction fr
         return get_boxed(bytes, length, out);
     case SHAPE_LENT:
         return get_lent(bytes, length, out);
+    case SHAPE_JOIN:
+        return get_join(bytes, length, out);
+    case SHAPE_ACK:
+        return get_acks(bytes, length, out);
+    case SHAPE_NACK:
+        return get_nack(bytes, length, out);
+    case SHAPE_WILL:
+        return get_will(bytes, length, out);
+    case SHAPE_ADMIN:
+        return get_admin(bytes, length, out);
     }
     return WIRE_E_TYPE;
 }
@@ -571,6 +672,42 @@ size_t wire_put_fetch(uint8_t *out, uint64_t name)
     return WIRE_FETCH_SIZE;
 }
 
+size_t wire_put_join(uint8_t *out, const struct wire_frame *join)
+{
+    size_t size = wire_join_size(join->group_size, join->text_size);
+
+    assert(join->group_size <= WIRE_GROUP_MAX);
+    put_head(out, size, WIRE_JOIN, 0, join->flags, join->text_size);
+    wire_store32(out + WIRE_AT_NUMBER, (uint32_t)join->number);
+    wire_store16(out + 12, join->prefetch);
+    out[14] = join->group_size;
+    out[15] = join->limit;
+    wire_store32(out + 16, join->timeout);
+    wire_store32(out + 20, 0);
+    put_text(put_text(out + WIRE_JOIN_SIZE, join->group, join->group_size), join->text,
+             join->text_size);
+    return size;
+}
+
+size_t wire_put_acks(uint8_t *out, const void *names, size_t n_names)
+{
+    size_t size = wire_acks_size(n_names);
+
+    assert(n_names != 0 && n_names <= WIRE_ACKS_MAX);
+    put_head(out, size, WIRE_ACK, 0, 0, 0);
+    put_bytes(out + WIRE_HEAD_SIZE, names, n_names * sizeof(uint64_t));
+    return size;
+}
+
+size_t wire_put_nack(uint8_t *out, uint16_t flags, uint64_t name, uint32_t delay)
+{
+    put_head(out, WIRE_NACK_SIZE, WIRE_NACK, 0, flags, 0);
+    wire_store64(out + WIRE_AT_NUMBER, name);
+    wire_store32(out + 16, delay);
+    wire_store32(out + 20, 0);
+    return WIRE_NACK_SIZE;
+}
+
 size_t wire_put_boxed(uint8_t *out, uint32_t buffer, uint32_t size)
 {
     put_head(out, WIRE_BOXED_SIZE, WIRE_BOXED, 0, 0, 0);
@@ -639,6 +776,15 @@ const char *wire_code_name(uint8_t code)
         [WIRE_C_RETAINED_FULL] = "retained_full",
         [WIRE_C_BAD_SLOT] = "bad_slot",
         [WIRE_C_NO_COPY] = "no_copy",
+        [WIRE_C_GROUP_DIFFERS] = "group_differs",
+        [WIRE_C_GROUPS_FULL] = "groups_full",
+        [WIRE_C_NO_GROUP] = "no_group",
+        [WIRE_C_GROUP_FULL] = "group_full",
+        [WIRE_C_NO_JOURNAL] = "no_journal",
+        [WIRE_C_JOURNAL_FULL] = "journal_full",
+        [WIRE_C_BAD_GROUP] = "bad_group",
+        [WIRE_C_NO_SESSION] = "no_session",
+        [WIRE_C_JOURNAL_ERROR] = "journal_error",
         [WIRE_C_NAME_TAKEN] = "name_taken",
         [WIRE_C_NAME_LEAVING] = "name_leaving",
         [WIRE_C_BAD_NAME] = "bad_name",

@@ -27,10 +27,14 @@ enum {
     WIRE_FETCH_SIZE = 16,
     WIRE_BOXED_SIZE = 16,
     WIRE_LENT_SIZE = 32,
+    WIRE_JOIN_SIZE = 24, /* JOIN up to its group's name */
+    WIRE_NACK_SIZE = 24,
     WIRE_SLOT_UNIT = 64, /* places in a pool are counted in so many bytes */
     WIRE_TOKEN_SIZE = 16,
     WIRE_TOPIC_MAX = 255, /* bytes of a topic or filter */
-    WIRE_NAME_MAX = 63,   /* bytes of a client's name */
+    WIRE_NAME_MAX = 63,   /* bytes of a client's or a group's name */
+    WIRE_GROUP_MAX = 69,  /* the same behind WIRE_DEAD_PREFIX */
+    WIRE_ACKS_MAX = 127,  /* names in one ACK */
     WIRE_LEVELS = 32,     /* priorities 0..31 */
     WIRE_URGENT = 24,     /* from here on a message travels by the urgent request queue */
     WIRE_CONTROL = 32,    /* kernel priority of control frames */
@@ -45,6 +49,9 @@ enum {
 #define WIRE_ENVELOPE_MAGIC UINT32_C(0x3151424d)
 #define WIRE_BATCH_MAGIC    UINT32_C(0x3152424d)
 
+/* Before a group's name: its dead letters. */
+#define WIRE_DEAD_PREFIX "$dead/"
+
 enum wire_type {
     WIRE_PUBLISH = 1,
     WIRE_REQUEST = 2,
@@ -56,6 +63,11 @@ enum wire_type {
     WIRE_BYE = 8,
     WIRE_FETCH = 9,
     WIRE_NUDGE = 10,
+    WIRE_JOIN = 11,
+    WIRE_ACK = 12,
+    WIRE_NACK = 13,
+    WIRE_WILL = 14,
+    WIRE_ADMIN = 15,
     WIRE_MESSAGE = 16,
     WIRE_ANSWER = 17,
     WIRE_WELCOME = 18,
@@ -71,8 +83,21 @@ enum wire_flag {
     WIRE_F_REQUEST = 4,
     WIRE_F_REPLY = 8,
     WIRE_F_POOLED = 16,      /* the payload is in a pool */
+    WIRE_F_ACK = 32,         /* an acknowledgement is owed */
     WIRE_F_NO_RETAINED = 1,  /* SUBSCRIBE */
+    WIRE_F_GROUP = 1,        /* UNSUBSCRIBE: the text is a group */
     WIRE_F_PUBLISH_ONLY = 1, /* REGISTER */
+    WIRE_F_DURABLE = 1,      /* JOIN */
+    WIRE_F_DEAD_EXPIRED = 2, /* JOIN: what expires becomes a dead letter */
+    WIRE_F_DEAD = 1,         /* NACK: to the dead letters at once */
+};
+
+/* What an ADMIN asks for; stands in the place of its flags. */
+enum wire_verb {
+    WIRE_V_PURGE = 1,
+    WIRE_V_REQUEUE = 2,
+    WIRE_V_REMOVE = 3,
+    WIRE_V_KICK = 4,
 };
 
 /* Frozen: numbers on the wire. */
@@ -92,6 +117,15 @@ enum wire_code {
     WIRE_C_RETAINED_FULL = 12,
     WIRE_C_BAD_SLOT = 13,
     WIRE_C_NO_COPY = 14,
+    WIRE_C_GROUP_DIFFERS = 15,
+    WIRE_C_GROUPS_FULL = 16,
+    WIRE_C_NO_GROUP = 17,
+    WIRE_C_GROUP_FULL = 18,
+    WIRE_C_NO_JOURNAL = 19,
+    WIRE_C_JOURNAL_FULL = 20,
+    WIRE_C_BAD_GROUP = 21,
+    WIRE_C_NO_SESSION = 22,
+    WIRE_C_JOURNAL_ERROR = 23,
     WIRE_C_NAME_TAKEN = 32,
     WIRE_C_NAME_LEAVING = 33,
     WIRE_C_BAD_NAME = 34,
@@ -151,7 +185,7 @@ struct wire_slot {
  * the decoded bytes. */
 struct wire_frame {
     const uint8_t *bytes; /* the frame itself, `size` bytes */
-    const char *text;     /* topic, filter or name, NUL-terminated in place; NULL: it has none */
+    const char *text;     /* topic, filter, name or group, NUL-terminated in place; NULL: none */
     uint64_t number;
     uint64_t nonce; /* REGISTER, WELCOME */
     uint16_t size;
@@ -161,10 +195,11 @@ struct wire_frame {
     uint8_t code;      /* ANSWER, STOPPED, ENDED, LENT */
     uint8_t text_size; /* without the NUL */
     union {
-        struct { /* PUBLISH, REQUEST, REPLY, MESSAGE */
+        struct { /* PUBLISH, REQUEST, REPLY, WILL, MESSAGE */
             uint64_t expiry;
             const uint8_t *payload; /* POOLED: NULL */
             uint32_t payload_size;  /* POOLED: slot.size */
+            uint8_t tries;          /* MESSAGE with ACK: how often it came back before */
             struct wire_slot slot;  /* POOLED alone */
         };
         uint32_t count; /* ANSWER */
@@ -182,7 +217,19 @@ struct wire_frame {
             uint64_t lent_offset; /* from the start of the outbox */
             uint64_t lent_size;
         };
-        struct { /* WELCOME */
+        struct { /* JOIN; `text` is the filter, of no bytes if the group is joined as it is */
+            const char *group;  /* NUL-terminated in place */
+            uint32_t timeout;   /* for an acknowledgement, in milliseconds; 0: the default */
+            uint16_t prefetch;  /* 0: the default */
+            uint8_t group_size; /* without the NUL */
+            uint8_t limit;      /* of deliveries; 0: the default */
+        };
+        struct {                  /* ACK */
+            const uint8_t *names; /* of deliveries; `n_names` words, read with wire_load64() */
+            uint32_t n_names;
+        };
+        uint32_t delay; /* NACK: milliseconds; `number` is the delivery's name */
+        struct {        /* WELCOME */
             const uint8_t *token;
             uint64_t window;
             uint32_t width;
@@ -219,6 +266,16 @@ static inline size_t wire_pooled_size(size_t topic_size)
     return WIRE_MESSAGE_SIZE + WIRE_SLOT_SIZE + topic_size + 1;
 }
 
+static inline size_t wire_join_size(size_t group_size, size_t filter_size)
+{
+    return WIRE_JOIN_SIZE + group_size + 1 + filter_size + 1;
+}
+
+static inline size_t wire_acks_size(size_t n_names)
+{
+    return WIRE_HEAD_SIZE + n_names * sizeof(uint64_t);
+}
+
 /* Headers. The put functions write exactly WIRE_ENVELOPE_SIZE or WIRE_BATCH_SIZE bytes; `length` is
  * of the whole. */
 void wire_put_envelope(uint8_t *out, uint16_t session, const uint8_t token[WIRE_TOKEN_SIZE],
@@ -239,8 +296,9 @@ int wire_get_request(const uint8_t *bytes, size_t size, struct wire_frame *out);
 int wire_get_delivery(const uint8_t *bytes, size_t size, struct wire_frame *out);
 
 /* Frames. Each writes one frame and returns its size. The caller has made sure that it fits:
- * wire_message_size(), wire_pooled_size(), or WIRE_TEXT_SIZE + text_size + 1, or the fixed size.
- * Texts need no NUL of their own. */
+ * wire_message_size(), wire_pooled_size(), wire_join_size(), wire_acks_size(), or WIRE_TEXT_SIZE +
+ * text_size + 1, or the fixed size. Texts need no NUL of their own. A WILL is a message without
+ * expiry; an ADMIN is a text whose flags are an enum wire_verb. */
 size_t wire_put_message(uint8_t *out, uint8_t type, uint8_t priority, uint16_t flags,
                         uint64_t number, uint64_t expiry, const char *topic, size_t topic_size,
                         const void *payload, size_t payload_size);
@@ -254,6 +312,9 @@ size_t wire_put_register(uint8_t *out, uint16_t flags, uint64_t nonce, uint32_t 
 size_t wire_put_bye(uint8_t *out);
 size_t wire_put_nudge(uint8_t *out);
 size_t wire_put_fetch(uint8_t *out, uint64_t name);
+size_t wire_put_join(uint8_t *out, const struct wire_frame *join);
+size_t wire_put_acks(uint8_t *out, const void *names, size_t n_names); /* 1..WIRE_ACKS_MAX words */
+size_t wire_put_nack(uint8_t *out, uint16_t flags, uint64_t name, uint32_t delay);
 size_t wire_put_boxed(uint8_t *out, uint32_t buffer, uint32_t size);
 size_t wire_put_lent(uint8_t *out, uint8_t code, uint64_t name, uint64_t offset, uint64_t size);
 size_t wire_put_answer(uint8_t *out, uint8_t code, uint32_t number, uint32_t count);
@@ -305,6 +366,7 @@ enum {
     WIRE_AT_LENGTH = 0,
     WIRE_AT_TYPE = 2,
     WIRE_AT_FLAGS = 4,
+    WIRE_AT_TRIES = 7, /* MESSAGE with ACK; elsewhere reserved */
     WIRE_AT_NUMBER = 8,
     WIRE_AT_EXPIRY = 16,
     WIRE_AT_SLOT = 24, /* POOLED */
@@ -324,6 +386,11 @@ static inline void wire_patch_type(uint8_t *frame, uint8_t type, uint16_t flags)
 {
     frame[WIRE_AT_TYPE] = type;
     wire_store16(frame + WIRE_AT_FLAGS, flags);
+}
+
+static inline void wire_patch_tries(uint8_t *frame, uint8_t tries)
+{
+    frame[WIRE_AT_TRIES] = tries;
 }
 
 static inline void wire_patch_number(uint8_t *frame, uint64_t number)
@@ -350,6 +417,11 @@ static inline uint64_t wire_message_expiry(const uint8_t *frame)
 static inline uint16_t wire_message_flags(const uint8_t *frame)
 {
     return wire_load16(frame + WIRE_AT_FLAGS);
+}
+
+static inline uint8_t wire_message_tries(const uint8_t *frame)
+{
+    return frame[WIRE_AT_TRIES];
 }
 
 /* The place of a POOLED message's payload. */

@@ -50,6 +50,20 @@ static void check_message(const struct wire_frame *f)
     must(f->type == WIRE_MESSAGE || slot.name <= UINT32_MAX);
 }
 
+static void check_join(const struct wire_frame *f)
+{
+    must(within(f, f->group, f->group_size + 1u));
+    must(f->group_size != 0 && strlen(f->group) == f->group_size);
+    must(wire_join_size(f->group_size, f->text_size) == f->size);
+}
+
+static void check_acks(const struct wire_frame *f)
+{
+    must(f->n_names != 0 && f->n_names <= WIRE_ACKS_MAX);
+    must(within(f, f->names, f->n_names * sizeof(uint64_t)));
+    must(wire_acks_size(f->n_names) == f->size);
+}
+
 static void check_frame(const struct wire_frame *f, size_t size, get_function *get)
 {
     uint8_t out[WIRE_QUEUE_MAX];
@@ -61,8 +75,12 @@ static void check_frame(const struct wire_frame *f, size_t size, get_function *g
         must(within(f, f->text, f->text_size + 1u));
         must(strlen(f->text) == f->text_size);
     }
-    if (f->type <= WIRE_REPLY || f->type == WIRE_MESSAGE)
+    if (f->type <= WIRE_REPLY || f->type == WIRE_MESSAGE || f->type == WIRE_WILL)
         check_message(f);
+    if (f->type == WIRE_JOIN)
+        check_join(f);
+    if (f->type == WIRE_ACK)
+        check_acks(f);
     if (f->type == WIRE_WELCOME)
         must(within(f, f->token, WIRE_TOKEN_SIZE));
     must(wire_frame_size(f->bytes) == f->size);

@@ -188,9 +188,10 @@ static void must_survive(const struct vector *v, void *context)
 static void valid_vectors_decode_and_encode_to_the_same_bytes(void **state)
 {
     static const uint8_t types[] = {
-        WIRE_PUBLISH,  WIRE_REQUEST, WIRE_REPLY, WIRE_SUBSCRIBE, WIRE_REPORT,  WIRE_UNSUBSCRIBE,
-        WIRE_REGISTER, WIRE_BYE,     WIRE_FETCH, WIRE_NUDGE,     WIRE_MESSAGE, WIRE_ANSWER,
-        WIRE_WELCOME,  WIRE_STOPPED, WIRE_ENDED, WIRE_BOXED,     WIRE_LENT};
+        WIRE_PUBLISH,  WIRE_REQUEST, WIRE_REPLY, WIRE_SUBSCRIBE, WIRE_REPORT, WIRE_UNSUBSCRIBE,
+        WIRE_REGISTER, WIRE_BYE,     WIRE_FETCH, WIRE_NUDGE,     WIRE_JOIN,   WIRE_ACK,
+        WIRE_NACK,     WIRE_WILL,    WIRE_ADMIN, WIRE_MESSAGE,   WIRE_ANSWER, WIRE_WELCOME,
+        WIRE_STOPPED,  WIRE_ENDED,   WIRE_BOXED, WIRE_LENT};
     static const uint8_t pooled[] = {WIRE_PUBLISH, WIRE_REQUEST, WIRE_REPLY, WIRE_MESSAGE};
     bool seen[2 * 256] = {false};
 
@@ -375,6 +376,113 @@ static void patched_pooled_publish_is_a_valid_delivery(void **state)
     assert_memory_equal(&again, &f.slot, sizeof(again));
 }
 
+static void view_of_a_join_has_group_and_filter(void **state)
+{
+    static const struct wire_frame join = {
+        .number = 7,
+        .flags = WIRE_F_DURABLE,
+        .text = "jobs/#",
+        .text_size = 6,
+        .group = "workers",
+        .group_size = 7,
+        .prefetch = 300,
+        .limit = 9,
+        .timeout = 70000,
+    };
+    uint8_t bytes[128];
+    struct wire_frame f;
+    size_t size = wire_put_join(bytes, &join);
+
+    (void)state;
+    assert_int_equal(size, wire_join_size(7, 6));
+    assert_int_equal(wire_get_request(bytes, sizeof(bytes), &f), WIRE_OK);
+    assert_int_equal(f.size, size);
+    assert_int_equal(f.type, WIRE_JOIN);
+    assert_int_equal(f.flags, WIRE_F_DURABLE);
+    assert_int_equal(f.number, 7);
+    assert_string_equal(f.text, "jobs/#");
+    assert_int_equal(f.text_size, 6);
+    assert_string_equal(f.group, "workers");
+    assert_int_equal(f.group_size, 7);
+    assert_int_equal(f.prefetch, 300);
+    assert_int_equal(f.limit, 9);
+    assert_int_equal(f.timeout, 70000);
+}
+
+static void longest_dead_letter_name_can_be_joined(void **state)
+{
+    static char group[WIRE_GROUP_MAX + 1] = WIRE_DEAD_PREFIX;
+    const struct wire_frame join = {.group = group, .group_size = WIRE_GROUP_MAX, .text = ""};
+    uint8_t bytes[128];
+    struct wire_frame f;
+
+    (void)state;
+    memset(group + strlen(WIRE_DEAD_PREFIX), 'x', WIRE_NAME_MAX);
+    assert_int_equal(strlen(group), WIRE_GROUP_MAX);
+    wire_put_join(bytes, &join);
+    assert_int_equal(wire_get_request(bytes, sizeof(bytes), &f), WIRE_OK);
+    assert_string_equal(f.group, group);
+    assert_int_equal(f.text_size, 0);
+}
+
+static void acknowledgement_has_up_to_127_names(void **state)
+{
+    uint64_t names[WIRE_ACKS_MAX];
+    uint8_t bytes[WIRE_HEAD_SIZE + sizeof(names) + sizeof(uint64_t)] = {0};
+    struct wire_frame f;
+    size_t size;
+
+    (void)state;
+    for (size_t i = 0; i < WIRE_ACKS_MAX; i++)
+        names[i] = UINT64_C(0x100000000) + i;
+    size = wire_put_acks(bytes, names, WIRE_ACKS_MAX);
+    assert_int_equal(size, wire_acks_size(WIRE_ACKS_MAX));
+    assert_int_equal(wire_get_request(bytes, sizeof(bytes), &f), WIRE_OK);
+    assert_int_equal(f.n_names, WIRE_ACKS_MAX);
+    for (size_t i = 0; i < f.n_names; i++)
+        assert_true(wire_load64(f.names + i * sizeof(uint64_t)) == names[i]);
+
+    wire_store16(bytes, sizeof(bytes)); /* one more */
+    assert_int_equal(wire_get_request(bytes, sizeof(bytes), &f), WIRE_E_LENGTH);
+}
+
+static void patched_publish_is_a_valid_delivery_out_of_a_group(void **state)
+{
+    uint8_t bytes[128];
+    struct wire_frame f;
+    size_t size = wire_put_message(bytes, WIRE_PUBLISH, 3, 0, 0, 99, "a/b", 3, "p", 1);
+
+    (void)state;
+    wire_patch_type(bytes, WIRE_MESSAGE, WIRE_F_ACK);
+    wire_patch_number(bytes, 42);
+    wire_patch_tries(bytes, 255);
+    assert_int_equal(wire_get_delivery(bytes, size, &f), WIRE_OK);
+    assert_int_equal(f.flags, WIRE_F_ACK);
+    assert_int_equal(f.number, 42);
+    assert_int_equal(f.tries, 255);
+    assert_int_equal(wire_message_tries(bytes), 255);
+
+    wire_patch_type(bytes, WIRE_MESSAGE, 0); /* the byte means nothing without the flag */
+    assert_int_equal(wire_get_delivery(bytes, size, &f), WIRE_E_RESERVED);
+}
+
+static void patched_will_is_a_valid_publication(void **state)
+{
+    uint8_t bytes[128];
+    struct wire_frame f;
+    size_t size = wire_put_message(bytes, WIRE_WILL, 24, WIRE_F_RETAIN, 5, 0, "gone", 4, "pump", 4);
+
+    (void)state;
+    assert_int_equal(wire_get_request(bytes, size, &f), WIRE_OK);
+    assert_int_equal(f.priority, 24);
+    assert_string_equal(f.text, "gone");
+    assert_int_equal(f.payload_size, 4);
+
+    wire_patch_type(bytes, WIRE_PUBLISH, WIRE_F_RETAIN);
+    wire_patch_number(bytes, 0);
+    assert_int_equal(wire_get_request(bytes, size, &f), WIRE_OK);
+}
+
 /* Rule L5: the narrowest reply queue takes the largest frame of those that cannot be boxed, and the
  * urgent request queue the largest that a client sends. */
 static void L5_largest_frames_fit_the_narrowest_queues(void **state)
@@ -384,6 +492,8 @@ static void L5_largest_frames_fit_the_narrowest_queues(void **state)
     assert_true(WIRE_BATCH_SIZE + WIRE_BOXED_SIZE <= 464);
     assert_true(WIRE_BATCH_SIZE + wire_pooled_size(WIRE_TOPIC_MAX) <= 464);
     assert_true(WIRE_ENVELOPE_SIZE + 1240 <= 1280);
+    assert_true(wire_join_size(WIRE_GROUP_MAX, WIRE_TOPIC_MAX) <= 1240);
+    assert_true(wire_acks_size(WIRE_ACKS_MAX) <= 1240);
 }
 
 static void frames_of_an_envelope_stand_one_behind_the_other(void **state)
@@ -445,8 +555,9 @@ static void cells_step_where_the_protocol_says(void **state)
 
 static void codes_and_outcomes_have_words_and_strange_ones_do_not(void **state)
 {
-    static const uint8_t codes[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14,
-                                    32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 48, 49, 50, 51, 52};
+    static const uint8_t codes[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12,
+                                    13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 32, 33,
+                                    34, 35, 36, 37, 38, 39, 40, 41, 48, 49, 50, 51, 52};
     size_t n_named = 0;
 
     (void)state;
@@ -477,6 +588,11 @@ int main(void)
         cmocka_unit_test(refused_bytes_leave_the_view_alone),
         cmocka_unit_test(patched_request_is_a_valid_delivery),
         cmocka_unit_test(patched_pooled_publish_is_a_valid_delivery),
+        cmocka_unit_test(view_of_a_join_has_group_and_filter),
+        cmocka_unit_test(longest_dead_letter_name_can_be_joined),
+        cmocka_unit_test(acknowledgement_has_up_to_127_names),
+        cmocka_unit_test(patched_publish_is_a_valid_delivery_out_of_a_group),
+        cmocka_unit_test(patched_will_is_a_valid_publication),
         cmocka_unit_test(L5_largest_frames_fit_the_narrowest_queues),
         cmocka_unit_test(frames_of_an_envelope_stand_one_behind_the_other),
         cmocka_unit_test(largest_envelope_is_taken_and_a_larger_one_is_not),
