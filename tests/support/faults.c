@@ -18,6 +18,11 @@ static const char *const names[] = {
     [FAULT_NO_ORPHAN] = "no-orphan",
     [FAULT_NO_TAKEN] = "no-taken",
     [FAULT_REFILL] = "refill",
+    [FAULT_NO_MEMBER] = "no-member",
+    [FAULT_KEEP_MEMBER] = "keep-member",
+    [FAULT_AT_THE_END] = "at-the-end",
+    [FAULT_NO_TRY] = "no-try",
+    [FAULT_WILL_AGAIN] = "will-again",
 };
 
 _Static_assert(sizeof(names) / sizeof(names[0]) == N_FAULTS, "each fault has a name");
