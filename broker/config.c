@@ -29,6 +29,7 @@
 #define KIB (INT64_C(1) << 10)
 #define MIB (INT64_C(1) << 20)
 #define GIB (INT64_C(1) << 30)
+#define DAY INT64_C(86400000) /* milliseconds */
 
 enum {
     FILE_MAX = 1 << 20, /* bytes of a file; more is not a configuration */
@@ -38,11 +39,13 @@ enum {
     WINDOW_MAX = 1 << 20,
     /* An eighth is kept for control frames (rule P6): 8 for each client. */
     REFERENCES_PER_CLIENT = 64,
+    /* One is written, one is emptied, and the others have room for what still lives. */
+    JOURNAL_SEGMENTS_MIN = 4,
 };
 
 /* ---- The table ---- */
 
-enum kind { INTEGER, SIZE, DURATION, CHOICE };
+enum kind { INTEGER, SIZE, DURATION, CHOICE, PATH };
 
 struct unit {
     const char *name;
@@ -55,6 +58,8 @@ static const struct unit duration_units[] = {
 
 static const char *const overflow_choices[] = {"drop-oldest", "drop-newest", "block", "disconnect",
                                                NULL};
+static const char *const group_overflow_choices[] = {"drop-oldest", "drop-newest", "block", NULL};
+static const char *const sync_choices[] = {"always", "interval", "never", NULL};
 static const char *const log_choices[] = {"error", "warning", "info", "debug", NULL};
 
 struct key {
@@ -63,33 +68,52 @@ struct key {
     int64_t min;
     int64_t max;
     int64_t fallback;
-    size_t offset;   /* in struct config */
-    bool automatic;  /* 0 is allowed too: the broker chooses */
-    bool reloadable; /* may change while the broker runs */
+    size_t offset;    /* in struct config */
+    const char *zero; /* what 0 says, if it is allowed besides the range */
+    bool reloadable;  /* may change while the broker runs */
     const char *const *choices;
 };
+
+static const char chosen[] = "to have it chosen";
 
 #define AT(member) .name = #member, .offset = offsetof(struct config, member)
 
 static const struct key keys[] = {
     {AT(max_clients), .kind = INTEGER, .min = 1, .max = 4096, .fallback = 32},
-    {AT(queue_depth), .kind = INTEGER, .min = 4, .max = 1024, .automatic = true},
+    {AT(queue_depth), .kind = INTEGER, .min = 4, .max = 1024, .zero = chosen},
     {AT(store_size), .kind = SIZE, .min = MIB, .max = 8 * GIB, .fallback = 64 * MIB},
-    {AT(references), .kind = INTEGER, .min = 4096, .max = 16777000, .fallback = 262144},
+    {AT(references), .kind = INTEGER, .min = 4096, .max = 16777000, .fallback = 2097152},
     {AT(pool_max), .kind = SIZE, .min = MIB, .max = 64 * GIB, .fallback = 256 * MIB},
     {AT(topic_rows), .kind = INTEGER, .min = 1, .max = 65536, .fallback = 1024},
+    {AT(max_groups), .kind = INTEGER, .min = 0, .max = 1024, .fallback = 64},
+    {AT(journal), .kind = PATH},
+    {AT(journal_segment), .kind = SIZE, .min = 64 * KIB, .max = GIB, .fallback = 16 * MIB},
+    {AT(journal_size), .kind = SIZE, .min = 256 * KIB, .max = 64 * GIB, .fallback = GIB},
+    {AT(sync), .kind = CHOICE, .fallback = CONFIG_SYNC_ALWAYS, .choices = sync_choices},
     {AT(max_subscriptions), .kind = INTEGER, .min = 1, .max = 1000000, .fallback = 16384,
      .reloadable = true},
     {AT(backlog_size), .kind = SIZE, .min = 64 * KIB, .max = 8 * GIB, .fallback = 8 * MIB,
      .reloadable = true},
     {AT(stall_timeout), .kind = DURATION, .min = 10, .max = 3600000, .fallback = 5000,
      .reloadable = true},
-    {AT(retained_size), .kind = SIZE, .min = 4 * KIB, .max = 4 * GIB, .automatic = true,
+    {AT(retained_size), .kind = SIZE, .min = 4 * KIB, .max = 4 * GIB, .zero = chosen,
      .reloadable = true},
     {AT(poll_usec), .kind = INTEGER, .min = 0, .max = 1000, .fallback = 50, .reloadable = true},
     {AT(overflow), .kind = CHOICE, .fallback = CONFIG_DROP_OLDEST, .choices = overflow_choices,
      .reloadable = true},
     {AT(log_level), .kind = CHOICE, .fallback = CONFIG_LOG_INFO, .choices = log_choices,
+     .reloadable = true},
+    {AT(group_size), .kind = SIZE, .min = 4 * KIB, .max = 64 * GIB, .fallback = 16 * MIB,
+     .reloadable = true},
+    {AT(group_overflow), .kind = CHOICE, .fallback = CONFIG_DROP_NEWEST,
+     .choices = group_overflow_choices, .reloadable = true},
+    {AT(ack_timeout), .kind = DURATION, .min = 10, .max = DAY, .fallback = 30000,
+     .reloadable = true},
+    {AT(delivery_limit), .kind = INTEGER, .min = 0, .max = 255, .fallback = 5, .reloadable = true},
+    {AT(group_linger), .kind = DURATION, .min = 0, .max = DAY, .fallback = 60000,
+     .reloadable = true},
+    {AT(aging), .kind = DURATION, .min = 10, .max = DAY, .zero = "for never", .reloadable = true},
+    {AT(sync_interval), .kind = DURATION, .min = 1, .max = 3600000, .fallback = 100,
      .reloadable = true},
 };
 
@@ -100,9 +124,20 @@ static int64_t *value_of(struct config *config, const struct key *key)
     return (int64_t *)(void *)((char *)config + key->offset);
 }
 
-static int64_t get_value(const struct config *config, const struct key *key)
+/* What of the struct is the key's. Paths are zero to their end. */
+static size_t size_of(const struct key *key)
 {
-    return *(const int64_t *)(const void *)((const char *)config + key->offset);
+    return key->kind == PATH ? CONFIG_PATH_MAX : sizeof(int64_t);
+}
+
+static bool same_value(const struct config *a, const struct config *b, const struct key *key)
+{
+    return memcmp((const char *)a + key->offset, (const char *)b + key->offset, size_of(key)) == 0;
+}
+
+static void copy_value(struct config *to, const struct config *from, const struct key *key)
+{
+    memcpy((char *)to + key->offset, (const char *)from + key->offset, size_of(key));
 }
 
 static const struct key *find_key(const char *name)
@@ -115,8 +150,10 @@ static const struct key *find_key(const char *name)
 
 void config_default(struct config *config)
 {
+    memset(config, 0, sizeof(*config));
     for (const struct key *key = keys; key < keys + N_KEYS; key++)
-        *value_of(config, key) = key->fallback;
+        if (key->kind != PATH)
+            *value_of(config, key) = key->fallback;
 }
 
 /* ---- Errors ---- */
@@ -193,8 +230,8 @@ static int fail_unknown(struct config_error *error, struct place place, const ch
 
 /* ---- Values ---- */
 
-/* A number with a unit of the list right behind it. False: it is not that, or larger than an
- * int64_t. */
+/* A number with a unit of the list right behind it; nothing needs no unit. False: it is not that,
+ * or larger than an int64_t. */
 static bool parse_units(const char *text, const struct unit *units, int64_t *out)
 {
     int64_t n = 0;
@@ -205,6 +242,10 @@ static bool parse_units(const char *text, const struct unit *units, int64_t *out
             return false;
     if (p == text)
         return false;
+    if (n == 0 && *p == '\0') {
+        *out = 0;
+        return true;
+    }
     for (; units->name != NULL; units++)
         if (strcmp(p, units->name) == 0)
             return !__builtin_mul_overflow(n, units->value, out);
@@ -218,6 +259,8 @@ static const char *print_value(char out[32], const struct key *key, int64_t valu
 
     if (key->kind == INTEGER)
         snprintf(out, 32, "%" PRId64, value);
+    else if (value == 0)
+        snprintf(out, 32, "\"0\"");
     else {
         while (value % unit->value != 0)
             unit++;
@@ -231,10 +274,10 @@ static int set_number(struct config *config, const struct key *key, int64_t valu
 {
     char min[32], max[32];
 
-    if ((value < key->min || value > key->max) && !(key->automatic && value == 0))
-        return fail(error, place, "%s must be from %s to %s%s", key->name,
+    if ((value < key->min || value > key->max) && !(key->zero != NULL && value == 0))
+        return fail(error, place, "%s must be from %s to %s%s%s", key->name,
                     print_value(min, key, key->min), print_value(max, key, key->max),
-                    key->automatic ? ", or 0 to have it chosen" : "");
+                    key->zero != NULL ? ", or 0 " : "", key->zero != NULL ? key->zero : "");
     *value_of(config, key) = value;
     return 0;
 }
@@ -254,6 +297,19 @@ static int set_choice(struct config *config, const struct key *key, const char *
                               key->choices[i]);
     }
     return fail(error, place, "%s must be one of %s", key->name, list);
+}
+
+static int set_path(struct config *config, const struct key *key, const char *path,
+                    struct place place, struct config_error *error)
+{
+    if (path == NULL || (path[0] != '/' && path[0] != '\0'))
+        return fail(error, place, "%s must be a path from the root on, in quotes, or \"\" for none",
+                    key->name);
+    if (strlen(path) >= CONFIG_PATH_MAX)
+        return fail(error, place, "%s is a path of %zu bytes, and %d are allowed", key->name,
+                    strlen(path), CONFIG_PATH_MAX - 1);
+    strncpy((char *)config + key->offset, path, CONFIG_PATH_MAX);
+    return 0;
 }
 
 static int set_value(struct config *config, const struct key *key, const config_setting_t *setting,
@@ -284,6 +340,8 @@ static int set_value(struct config *config, const struct key *key, const config_
         return set_number(config, key, value, place, error);
     case CHOICE:
         return set_choice(config, key, word, place, error);
+    case PATH:
+        return set_path(config, key, word, place, error);
     }
     return -EINVAL;
 }
@@ -334,6 +392,11 @@ static int check_fit(const struct config *config, const struct place places[N_KE
                     " bytes, and must be at most half of store_size, which is %" PRId64
                     "; the other half is for messages under way",
                     config->retained_size, config->store_size);
+    if (config->journal_size / JOURNAL_SEGMENTS_MIN < config->journal_segment)
+        return fail(error, blame(places, "journal_size", "journal_segment"),
+                    "journal_size is %" PRId64
+                    " bytes, and must be at least %d times journal_segment, which is %" PRId64,
+                    config->journal_size, JOURNAL_SEGMENTS_MIN, config->journal_segment);
     return 0;
 }
 
@@ -517,9 +580,9 @@ void config_reload(struct config *config, const struct config *fresh,
     struct config next = *config;
 
     for (const struct key *key = keys; key < keys + N_KEYS; key++)
-        if (get_value(fresh, key) != get_value(config, key)) {
+        if (!same_value(fresh, config, key)) {
             if (key->reloadable)
-                *value_of(&next, key) = get_value(fresh, key);
+                copy_value(&next, fresh, key);
             else
                 kept(key->name, context);
         }

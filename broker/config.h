@@ -5,7 +5,8 @@
 
 #include <stdint.h>
 
-/* What becomes of a stalled session: the order of enum engine_overflow. */
+/* What becomes of a stalled session, and (but for disconnect) of a group that is full: the order of
+ * enum engine_overflow. */
 enum config_overflow {
     CONFIG_DROP_OLDEST = 0, /* of the lowest priority */
     CONFIG_DROP_NEWEST = 1, /* likewise */
@@ -21,6 +22,15 @@ enum config_log_level {
     CONFIG_LOG_DEBUG = 3,
 };
 
+/* When what is durable counts as written: before it is confirmed … */
+enum config_sync {
+    CONFIG_SYNC_ALWAYS = 0,   /* … it is on the disk */
+    CONFIG_SYNC_INTERVAL = 1, /* … the kernel has it; on the disk it is sync_interval later */
+    CONFIG_SYNC_NEVER = 2,    /* … the kernel has it, and chooses when it goes to the disk */
+};
+
+enum { CONFIG_PATH_MAX = 1024 }; /* bytes of a path, with its NUL */
+
 /* Durations in the file are strings with a unit ("5s", "200ms"), sizes integers or strings with one
  * ("64M", binary units). */
 struct config {
@@ -28,9 +38,15 @@ struct config {
     int64_t max_clients; /* rows: sessions at once; 1..4096, default 32 */
     int64_t queue_depth; /* messages in a queue; 4..1024; 0: 10, or fs.mqueue.msg_max if less */
     int64_t store_size;  /* bytes of cells; 1M..8G, default 64M */
-    int64_t references;  /* 4,096..16,777,000; default 262,144 */
+    int64_t references;  /* 4,096..16,777,000; default 2,097,152; memory for those in use only */
     int64_t pool_max;    /* bytes that a client's payload pool may have; 1M..64G, default 256M */
     int64_t topic_rows;  /* topics watched one by one on the board; 1..65536, default 1,024 */
+    int64_t max_groups;  /* consumer groups at once; 0..1024, default 64 */
+    /* The journal's directory; "", the default: there is none, and nothing is durable. */
+    char journal[CONFIG_PATH_MAX];
+    int64_t journal_segment; /* bytes of one of its files; 64K..1G, default 16M */
+    int64_t journal_size;    /* … of all, at least four; 256K..64G, default 1G */
+    int64_t sync;            /* enum config_sync */
     /* At start and on reload. */
     int64_t max_subscriptions; /* of one session; 1..1,000,000, default 16,384 */
     int64_t backlog_size;      /* bytes waiting for a session above which it counts as over quota;
@@ -41,6 +57,18 @@ struct config {
                                 * default 50, 0: never */
     int64_t overflow;          /* enum config_overflow */
     int64_t log_level;         /* enum config_log_level, default info */
+    /* The same; for groups that are made from then on. */
+    int64_t group_size;     /* bytes waiting in one, above which it is full; 4K..64G, default 16M */
+    int64_t group_overflow; /* enum config_overflow without disconnect; default drop-newest */
+    int64_t ack_timeout;    /* milliseconds until what nobody acknowledged comes back; 10ms..24h,
+                             * default 30s */
+    int64_t delivery_limit; /* deliveries after which it is given up; 0..255, default 5, 0: none */
+    /* The same; for all groups. */
+    int64_t group_linger;  /* milliseconds that one outlives its last member, if it is not durable;
+                            * 0..24h, default 60s */
+    int64_t aging;         /* milliseconds after which what waits counts as one level higher;
+                            * 10ms..24h; 0, the default: never */
+    int64_t sync_interval; /* milliseconds; 1ms..1h, default 100ms */
 };
 
 /* A sentence with file and line, for the one error there is. */

@@ -20,7 +20,7 @@
 #include "libclient/process.h"
 #include "libclient/queue.h"
 
-enum { MEGABYTE = 1 << 20, TRIES = 8, GROUPS = 64 };
+enum { MEGABYTE = 1 << 20, TRIES = 8 };
 
 /* ---- The lock ---- */
 
@@ -104,6 +104,11 @@ static int remove_unborn(const char *name)
     return r;
 }
 
+static size_t wanted_size(const struct config *config)
+{
+    return ledger_size((uint32_t)config->max_clients, (uint32_t)config->max_groups);
+}
+
 /* Open the ledger or create it, and lock it. */
 static int open_ledger(struct memory *m, const struct config *config)
 {
@@ -114,8 +119,7 @@ static int open_ledger(struct memory *m, const struct config *config)
     for (int i = 0; i < TRIES && r == -EAGAIN; i++) {
         r = segment_open(&m->ledger, name, true);
         if (r == -ENOENT)
-            r = segment_create(&m->ledger, name, ledger_size((uint32_t)config->max_clients, GROUPS),
-                               0600);
+            r = segment_create(&m->ledger, name, wanted_size(config), 0600);
         if (r == -EEXIST)
             r = -EAGAIN;
         else if (r == -EINVAL)
@@ -187,7 +191,7 @@ static int create_store(struct memory *m, const struct config *config)
         .n_cells = n_cells,
         .committed = 1,
         .pool_max = (uint64_t)config->pool_max,
-        .n_groups = GROUPS,
+        .n_groups = (uint32_t)config->max_groups,
     };
     if (r == 0)
         r = segment_allocate(&m->store, 0, MEGABYTE);
@@ -314,6 +318,7 @@ static int adopt_all(struct memory *m, const struct config *config)
         return r;
     m->adopted = true;
     say_kept("max_clients", config->max_clients, h->n_rows);
+    say_kept("max_groups", config->max_groups, h->n_groups);
     say_kept("references", config->references, h->n_references);
     say_kept("topic_rows", config->topic_rows, memory_board(m)->n_topics);
     say_kept("pool_max", config->pool_max, (int64_t)h->pool_max);
@@ -392,9 +397,9 @@ int memory_open(struct memory *m, const char *instance, const struct config *con
     if (r == 0 && is_left(m) && memory_ledger(m)->header.state == LEDGER_STOPPING) {
         finish_removal(m);
         r = open_ledger(m, config);
-    } else if (r == 0 && !is_left(m) &&
-               m->ledger.size != ledger_size((uint32_t)config->max_clients, GROUPS)) {
-        memory_remove(m); /* its broker died while it made it, for another number of clients */
+    } else if (r == 0 && !is_left(m) && m->ledger.size != wanted_size(config)) {
+        memory_remove(
+            m); /* its broker died while it made it, for other numbers of clients or groups */
         memory_close(m);
         r = open_ledger(m, config);
     }

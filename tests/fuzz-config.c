@@ -51,6 +51,20 @@ static void check_values(const struct config *c)
     check(within(c->poll_usec, 0, 1000), "out of range", "poll_usec");
     check(within(c->overflow, CONFIG_DROP_OLDEST, CONFIG_DISCONNECT), "out of range", "overflow");
     check(within(c->log_level, CONFIG_LOG_ERROR, CONFIG_LOG_DEBUG), "out of range", "log_level");
+    check(within(c->max_groups, 0, 1024), "out of range", "max_groups");
+    check(within(c->journal_segment, 64 * k, g), "out of range", "journal_segment");
+    check(within(c->journal_size, 4 * c->journal_segment, 64 * g), "out of range", "journal_size");
+    check(within(c->sync, CONFIG_SYNC_ALWAYS, CONFIG_SYNC_NEVER), "out of range", "sync");
+    check(within(c->group_size, 4 * k, 64 * g), "out of range", "group_size");
+    check(within(c->group_overflow, CONFIG_DROP_OLDEST, CONFIG_BLOCK), "out of range",
+          "group_overflow");
+    check(within(c->ack_timeout, 10, 86400000), "out of range", "ack_timeout");
+    check(within(c->delivery_limit, 0, 255), "out of range", "delivery_limit");
+    check(within(c->group_linger, 0, 86400000), "out of range", "group_linger");
+    check(c->aging == 0 || within(c->aging, 10, 86400000), "out of range", "aging");
+    check(within(c->sync_interval, 1, 3600000), "out of range", "sync_interval");
+    check(memchr(c->journal, '\0', sizeof(c->journal)) != NULL, "no end", "journal");
+    check(c->journal[0] == '\0' || c->journal[0] == '/', "not from the root on", "journal");
     check(c->store_size / 2 / c->max_clients >= 64 * k, "does not fit", "store_size");
     check(c->references >= 64 * c->max_clients, "does not fit", "references");
 }

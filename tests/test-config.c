@@ -62,7 +62,7 @@ static void an_empty_file_means_the_defaults(void **state)
     assert_int_equal(config.max_clients, 32);
     assert_int_equal(config.queue_depth, 0);
     assert_int_equal(config.store_size, 64 << 20);
-    assert_int_equal(config.references, 262144);
+    assert_int_equal(config.references, 2097152);
     assert_int_equal(config.pool_max, 256 << 20);
     assert_int_equal(config.topic_rows, 1024);
     assert_int_equal(config.max_subscriptions, 16384);
@@ -72,6 +72,18 @@ static void an_empty_file_means_the_defaults(void **state)
     assert_int_equal(config.poll_usec, 50);
     assert_int_equal(config.overflow, CONFIG_DROP_OLDEST);
     assert_int_equal(config.log_level, CONFIG_LOG_INFO);
+    assert_int_equal(config.max_groups, 64);
+    assert_string_equal(config.journal, "");
+    assert_int_equal(config.journal_segment, 16 << 20);
+    assert_int_equal(config.journal_size, 1 << 30);
+    assert_int_equal(config.sync, CONFIG_SYNC_ALWAYS);
+    assert_int_equal(config.group_size, 16 << 20);
+    assert_int_equal(config.group_overflow, CONFIG_DROP_NEWEST);
+    assert_int_equal(config.ack_timeout, 30000);
+    assert_int_equal(config.delivery_limit, 5);
+    assert_int_equal(config.group_linger, 60000);
+    assert_int_equal(config.aging, 0);
+    assert_int_equal(config.sync_interval, 100);
 }
 
 static void every_key_is_taken(void **state)
@@ -88,7 +100,19 @@ static void every_key_is_taken(void **state)
                                  "retained_size = \"16M\";\n"
                                  "poll_usec = 0;\n"
                                  "overflow = \"disconnect\";\n"
-                                 "log_level = \"debug\";\n");
+                                 "log_level = \"debug\";\n"
+                                 "max_groups = 8;\n"
+                                 "journal = \"/var/lib/mqbroker\";\n"
+                                 "journal_segment = \"1M\";\n"
+                                 "journal_size = \"8M\";\n"
+                                 "sync = \"interval\";\n"
+                                 "group_size = \"32K\";\n"
+                                 "group_overflow = \"block\";\n"
+                                 "ack_timeout = \"1m\";\n"
+                                 "delivery_limit = 3;\n"
+                                 "group_linger = \"2s\";\n"
+                                 "aging = \"10s\";\n"
+                                 "sync_interval = \"1s\";\n");
 
     (void)state;
     assert_int_equal(config.max_clients, 64);
@@ -104,6 +128,18 @@ static void every_key_is_taken(void **state)
     assert_int_equal(config.poll_usec, 0);
     assert_int_equal(config.overflow, CONFIG_DISCONNECT);
     assert_int_equal(config.log_level, CONFIG_LOG_DEBUG);
+    assert_int_equal(config.max_groups, 8);
+    assert_string_equal(config.journal, "/var/lib/mqbroker");
+    assert_int_equal(config.journal_segment, 1 << 20);
+    assert_int_equal(config.journal_size, 8 << 20);
+    assert_int_equal(config.sync, CONFIG_SYNC_INTERVAL);
+    assert_int_equal(config.group_size, 32 << 10);
+    assert_int_equal(config.group_overflow, CONFIG_BLOCK);
+    assert_int_equal(config.ack_timeout, 60000);
+    assert_int_equal(config.delivery_limit, 3);
+    assert_int_equal(config.group_linger, 2000);
+    assert_int_equal(config.aging, 10000);
+    assert_int_equal(config.sync_interval, 1000);
 }
 
 static void sizes_are_bytes_or_have_a_binary_unit(void **state)
@@ -124,6 +160,35 @@ static void durations_have_a_unit(void **state)
     assert_int_equal(parse("stall_timeout = \"5s\"").stall_timeout, 5000);
     assert_int_equal(parse("stall_timeout = \"1m\"").stall_timeout, 60000);
     assert_int_equal(parse("stall_timeout = \"1h\"").stall_timeout, 3600000);
+}
+
+static void nothing_needs_no_unit(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("group_linger = \"0\"").group_linger, 0);
+    assert_int_equal(parse("group_linger = \"0s\"").group_linger, 0);
+    assert_int_equal(parse("aging = \"0\"").aging, 0);
+    assert_error_at("stall_timeout = \"0\"", "t.conf:1: stall_timeout must be from \"10ms\"");
+}
+
+static void a_path_is_one_from_the_root_on(void **state)
+{
+    char longest[CONFIG_PATH_MAX + 32];
+    char text[CONFIG_PATH_MAX + 64];
+
+    (void)state;
+    assert_string_equal(parse("journal = \"\"").journal, "");
+    assert_error("journal = 1;",
+                 "t.conf:1: journal must be a path from the root on, in quotes, or \"\" for none");
+    assert_error("\njournal = \"journal\";",
+                 "t.conf:2: journal must be a path from the root on, in quotes, or \"\" for none");
+    memset(longest, 'x', sizeof(longest));
+    longest[0] = '/';
+    longest[CONFIG_PATH_MAX - 1] = '\0';
+    snprintf(text, sizeof(text), "journal = \"%s\";", longest);
+    assert_string_equal(parse(text).journal, longest);
+    snprintf(text, sizeof(text), "journal = \"%sx\";", longest);
+    assert_error(text, "t.conf:1: journal is a path of 1024 bytes, and 1023 are allowed");
 }
 
 static void what_is_no_size_or_duration_is_said(void **state)
@@ -171,6 +236,11 @@ static void a_wrong_type_is_said(void **state)
     assert_error("overflow = 1;",
                  "t.conf:1: overflow must be one of \"drop-oldest\", \"drop-newest\", \"block\", "
                  "\"disconnect\"");
+    assert_error("group_overflow = \"disconnect\";", /* a group is no session */
+                 "t.conf:1: group_overflow must be one of \"drop-oldest\", \"drop-newest\", "
+                 "\"block\"");
+    assert_error("sync = \"often\";",
+                 "t.conf:1: sync must be one of \"always\", \"interval\", \"never\"");
     assert_error("log_level = \"loud\";",
                  "t.conf:1: log_level must be one of \"error\", \"warning\", \"info\", \"debug\"");
 }
@@ -183,10 +253,11 @@ static void assert_range(const char *key, const char *const good[], const char *
 
     for (; *good != NULL; good++) {
         /* Large enough a store for many clients. */
-        snprintf(text, sizeof(text), "%s = %s; %s %s", key, *good,
-                 strcmp(key, "max_clients") == 0 ? "store_size = \"8G\"; references = 1000000;"
-                                                 : "",
-                 strcmp(key, "store_size") == 0 ? "max_clients = 1;" : "");
+        snprintf(text, sizeof(text), "%s = %s; %s %s %s %s", key, *good,
+                 strcmp(key, "max_clients") == 0 ? "store_size = \"8G\";" : "",
+                 strcmp(key, "store_size") == 0 ? "max_clients = 1;" : "",
+                 strcmp(key, "journal_segment") == 0 ? "journal_size = \"64G\";" : "",
+                 strcmp(key, "journal_size") == 0 ? "journal_segment = \"64K\";" : "");
         parse(text);
     }
     snprintf(whole, sizeof(whole), "t.conf:1: %s must be from %s", key, sentence);
@@ -219,6 +290,21 @@ static void values_out_of_range_are_said_with_the_range(void **state)
     assert_range("retained_size", LIST("0", "\"4K\"", "\"32M\""), LIST("1", "\"3K\"", "\"5G\""),
                  "\"4K\" to \"4G\", or 0 to have it chosen");
     assert_range("poll_usec", LIST("0", "1000"), LIST("-1", "1001"), "0 to 1000");
+    assert_range("max_groups", LIST("0", "1024"), LIST("-1", "1025"), "0 to 1024");
+    assert_range("journal_segment", LIST("\"64K\"", "\"1G\""), LIST("\"63K\"", "\"2G\"", "0"),
+                 "\"64K\" to \"1G\"");
+    assert_range("journal_size", LIST("\"256K\"", "\"64G\""), LIST("\"255K\"", "\"65G\"", "0"),
+                 "\"256K\" to \"64G\"");
+    assert_range("group_size", LIST("\"4K\"", "\"64G\""), LIST("\"3K\"", "\"65G\"", "0"),
+                 "\"4K\" to \"64G\"");
+    assert_range("ack_timeout", LIST("\"10ms\"", "\"24h\""), LIST("\"9ms\"", "\"25h\"", "\"0\""),
+                 "\"10ms\" to \"24h\"");
+    assert_range("delivery_limit", LIST("0", "255"), LIST("-1", "256"), "0 to 255");
+    assert_range("group_linger", LIST("\"0\"", "\"24h\""), LIST("\"25h\""), "\"0\" to \"24h\"");
+    assert_range("aging", LIST("\"0\"", "\"10ms\"", "\"24h\""), LIST("\"9ms\"", "\"25h\""),
+                 "\"10ms\" to \"24h\", or 0 for never");
+    assert_range("sync_interval", LIST("\"1ms\"", "\"1h\""), LIST("\"0\"", "\"61m\""),
+                 "\"1ms\" to \"1h\"");
 }
 
 static void numbers_that_libconfig_would_wrap_are_said(void **state)
@@ -300,6 +386,16 @@ static void retained_messages_get_at_most_half_of_the_store(void **state)
         "t.conf:2: retained_size is 4194305 bytes, and must be at most half of store_size, "
         "which is 8388608; the other half is for messages under way");
     parse("store_size = \"8M\"; retained_size = \"4M\";");
+}
+
+static void a_journal_has_room_for_four_segments(void **state)
+{
+    (void)state;
+    assert_error("journal_size = \"4M\";\njournal_segment = \"1025K\";",
+                 "t.conf:1: journal_size is 4194304 bytes, and must be at least 4 times "
+                 "journal_segment, which is 1049600");
+    assert_error_at("\njournal_segment = \"1G\";", "t.conf:2: journal_size is 1073741824 bytes");
+    parse("journal_size = \"4M\"; journal_segment = \"1M\";");
 }
 
 /* ---- Files ---- */
@@ -388,9 +484,11 @@ static void a_configuration_includes_no_other_file(void **state)
 }
 
 static const char *const all_keys[] = {
-    "max_clients", "queue_depth",       "store_size",   "references",    "pool_max",
-    "topic_rows",  "max_subscriptions", "backlog_size", "stall_timeout", "retained_size",
-    "poll_usec",   "overflow",          "log_level"};
+    "max_clients",     "queue_depth",       "store_size",   "references",    "pool_max",
+    "topic_rows",      "max_subscriptions", "backlog_size", "stall_timeout", "retained_size",
+    "poll_usec",       "overflow",          "log_level",    "max_groups",    "journal",
+    "journal_segment", "journal_size",      "sync",         "group_size",    "group_overflow",
+    "ack_timeout",     "delivery_limit",    "group_linger", "aging",         "sync_interval"};
 
 /* `text` has each key between these two. */
 static void assert_names_all_keys(const char *text, const char *before, const char *after)
@@ -479,14 +577,19 @@ static void reload_takes_what_may_change_and_names_what_may_not(void **state)
 
     (void)state;
     config_default(&config);
-    fresh = parse("max_clients = 64; queue_depth = 20; store_size = \"128M\"; references = 500000;"
-                  "pool_max = \"1G\"; topic_rows = 7; max_subscriptions = 8; backlog_size = "
-                  "\"9M\"; stall_timeout = \"1s\";"
-                  "retained_size = \"10M\"; poll_usec = 11; overflow = \"disconnect\";"
-                  "log_level = \"error\";");
+    fresh =
+        parse("max_clients = 64; queue_depth = 20; store_size = \"128M\"; references = 500000;"
+              "pool_max = \"1G\"; topic_rows = 7; max_subscriptions = 8; backlog_size = "
+              "\"9M\"; stall_timeout = \"1s\";"
+              "retained_size = \"10M\"; poll_usec = 11; overflow = \"disconnect\";"
+              "log_level = \"error\"; max_groups = 1; journal = \"/j\"; journal_segment = \"1M\";"
+              "journal_size = \"4M\"; sync = \"never\"; group_size = \"1M\";"
+              "group_overflow = \"block\"; ack_timeout = \"1s\"; delivery_limit = 1;"
+              "group_linger = \"1s\"; aging = \"1s\"; sync_interval = \"1s\";");
     config_reload(&config, &fresh, note, &kept);
     assert_string_equal(kept.keys,
-                        "max_clients queue_depth store_size references pool_max topic_rows ");
+                        "max_clients queue_depth store_size references pool_max topic_rows "
+                        "max_groups journal journal_segment journal_size sync ");
     assert_int_equal(config.max_clients, 32);
     assert_int_equal(config.store_size, 64 << 20);
     assert_int_equal(config.max_subscriptions, 8);
@@ -496,6 +599,17 @@ static void reload_takes_what_may_change_and_names_what_may_not(void **state)
     assert_int_equal(config.poll_usec, 11);
     assert_int_equal(config.overflow, CONFIG_DISCONNECT);
     assert_int_equal(config.log_level, CONFIG_LOG_ERROR);
+    assert_int_equal(config.max_groups, 64);
+    assert_string_equal(config.journal, "");
+    assert_int_equal(config.journal_segment, 16 << 20);
+    assert_int_equal(config.sync, CONFIG_SYNC_ALWAYS);
+    assert_int_equal(config.group_size, 1 << 20);
+    assert_int_equal(config.group_overflow, CONFIG_BLOCK);
+    assert_int_equal(config.ack_timeout, 1000);
+    assert_int_equal(config.delivery_limit, 1);
+    assert_int_equal(config.group_linger, 1000);
+    assert_int_equal(config.aging, 1000);
+    assert_int_equal(config.sync_interval, 1000);
 }
 
 static void reload_of_the_same_is_silent(void **state)
@@ -531,6 +645,8 @@ int main(void)
         cmocka_unit_test(every_key_is_taken),
         cmocka_unit_test(sizes_are_bytes_or_have_a_binary_unit),
         cmocka_unit_test(durations_have_a_unit),
+        cmocka_unit_test(nothing_needs_no_unit),
+        cmocka_unit_test(a_path_is_one_from_the_root_on),
         cmocka_unit_test(what_is_no_size_or_duration_is_said),
         cmocka_unit_test(a_wrong_type_is_said),
         cmocka_unit_test(values_out_of_range_are_said_with_the_range),
@@ -540,6 +656,7 @@ int main(void)
         cmocka_unit_test(a_store_too_small_for_the_clients_is_said_with_numbers),
         cmocka_unit_test(references_too_few_for_the_clients_are_said_with_numbers),
         cmocka_unit_test(retained_messages_get_at_most_half_of_the_store),
+        cmocka_unit_test(a_journal_has_room_for_four_segments),
         cmocka_unit_test_setup_teardown(a_file_is_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_cannot_be_read_is_said, set_up, tear_down),
         cmocka_unit_test(a_configuration_includes_no_other_file),
