@@ -245,10 +245,16 @@ struct board_topic {
     _Atomic uint8_t name[BOARD_TOPIC_SIZE];
 };
 
+enum board_group_state {
+    BOARD_GROUP_FREE = 0,
+    BOARD_GROUP_LIVE = 1,
+    BOARD_GROUP_ENDING = 2, /* what it has is being removed */
+};
+
 /* A consumer group, with its dead letters. Name and settings are behind `sequence`. */
 struct board_group {
     _Atomic uint32_t sequence;
-    _Atomic uint32_t state;   /* 0: free */
+    _Atomic uint32_t state;   /* enum board_group_state */
     _Atomic uint32_t durable; /* 1: it is */
     _Atomic uint32_t delivery_limit;
     _Atomic uint64_t ack_timeout; /* milliseconds */
@@ -445,7 +451,7 @@ void board_write_topic_name(struct board_topic *topic, const char *name, size_t 
 
 /* A group's name and settings, which do not change while it exists. */
 struct board_group_info {
-    uint32_t state; /* 0: free */
+    uint32_t state; /* enum board_group_state */
     bool durable;
     uint32_t delivery_limit;
     uint64_t ack_timeout; /* milliseconds */

@@ -15,7 +15,7 @@
 #include "tools/statistics.h"
 #include "tools/table.h"
 
-enum { N_ROWS = 4, N_TOPICS = 3 };
+enum { N_ROWS = 4, N_TOPICS = 3, N_GROUPS = 4 };
 
 static const char hostile[] = "a\"b\\c\n\033[2J\x01\xff";
 
@@ -52,6 +52,8 @@ static void add_client(struct board_header *board, uint32_t i, const char *name)
     board_set(&row->stalled, 1);
     board_set(&row->held, 17);
     board_set(&row->held_bytes, 17 << 20);
+    board_set(&row->unacknowledged, 18);
+    board_set(&row->groups, 2);
     fill((_Atomic uint64_t *)&row->drops, sizeof row->drops, 300);
     fill((_Atomic uint64_t *)&row->refusals, sizeof row->refusals, 400);
 }
@@ -65,6 +67,31 @@ static void add_topic(struct board_header *board, uint32_t i, const char *name)
     board_set(&topic->out, 600 + i);
     board_set(&topic->drops.overflow, 9);
     atomic_store(&board->topics_used, i + 1);
+}
+
+static void add_group(struct board_header *board, uint32_t i, const char *name, uint32_t state)
+{
+    struct board_group_info info = {.state = state,
+                                    .durable = i == 0,
+                                    .delivery_limit = i == 0 ? 5 : 0,
+                                    .ack_timeout = 30000,
+                                    .size_max = 16 << 20};
+    struct board_group *group = board_group(board, i);
+
+    snprintf(info.name, sizeof info.name, "%s", name);
+    board_write_group(group, &info);
+    /* The words from the first to the last, in the order in which they stand. */
+    fill(&group->members,
+         offsetof(struct board_group, drops) - offsetof(struct board_group, members), 700);
+    fill((_Atomic uint64_t *)&group->drops, sizeof group->drops, 800);
+}
+
+static void fill_journal(struct board_journal *journal)
+{
+    board_set(&journal->enabled, 1);
+    fill(&journal->size_max,
+         offsetof(struct board_journal, spare) - offsetof(struct board_journal, size_max), 5000);
+    fill((_Atomic uint64_t *)&journal->counters, sizeof journal->counters, 6000);
 }
 
 static void fill_header(struct board_header *board)
@@ -98,19 +125,22 @@ static void fill_header(struct board_header *board)
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
-    size_t size = board_size(N_ROWS, N_TOPICS, 0);
+    size_t size = board_size(N_ROWS, N_TOPICS, N_GROUPS);
 
     assert_non_null(f);
     f->board = aligned_alloc(64, (size + 63) / 64 * 64);
     assert_non_null(f->board);
     memset(f->board, 0, size);
-    board_format(f->board, size, N_ROWS, N_TOPICS, 0);
+    board_format(f->board, size, N_ROWS, N_TOPICS, N_GROUPS);
     fill_header(f->board);
     add_client(f->board, 1, "boiler");
     add_client(f->board, 3, hostile);
     add_topic(f->board, 0, "plant/line1");
     add_topic(f->board, 1, hostile);
     add_topic(f->board, 2, "");
+    add_group(f->board, 0, "orders", BOARD_GROUP_LIVE);
+    add_group(f->board, 2, hostile, BOARD_GROUP_ENDING);
+    fill_journal(&f->board->journal);
     f->snapshot.instance = "test";
     f->snapshot.alive = true;
     f->snapshot.now = 1700000060500000000u;
@@ -153,6 +183,10 @@ static void a_snapshot_holds_the_rows_that_are_used(void **state)
     assert_int_equal(s->topics[1].drops.overflow, 9);
     assert_int_equal(s->totals.messages_in, 1000);
     assert_int_equal(s->limits.clients_max, N_ROWS);
+    assert_int_equal(s->n_groups, 2);
+    assert_string_equal(s->groups[0].info.name, "orders");
+    assert_int_equal(s->groups[1].words.members, 700);
+    assert_int_equal(s->groups[1].drops.purged, 804);
 }
 
 static void a_row_that_was_being_written_when_the_broker_died_is_shown_as_torn(void **state)
@@ -161,9 +195,12 @@ static void a_row_that_was_being_written_when_the_broker_died_is_shown_as_torn(v
     struct snapshot *s;
 
     board_write_begin(&board_row(f->board, 1)->identity.sequence);
+    board_write_begin(&board_group(f->board, 2)->sequence);
     s = take(f);
     assert_true(s->clients[0].torn);
     assert_false(s->clients[1].torn);
+    assert_false(s->groups[0].torn);
+    assert_true(s->groups[1].torn);
 }
 
 static void a_count_of_topics_that_cannot_be_is_not_believed(void **state)
@@ -244,6 +281,7 @@ static void json_has_every_word_under_its_key(void **state)
     expect_words(at(json, "totals.rejected"), snapshot_rejects_fields, 4000);
     expect_words(at(json, "clients.0.dropped"), snapshot_drops_fields, 300);
     expect_words(at(json, "clients.1.refused"), snapshot_refusals_fields, 400);
+    expect_words(at(json, "groups.0.dropped"), snapshot_drops_fields, 800);
     json_decref(json);
 }
 
@@ -281,6 +319,35 @@ static void json_has_the_values_of_the_board(void **state)
         {"clients.0.held", 17},
         {"clients.0.held_bytes", 17 << 20},
         {"clients.0.queue.standing", 3},
+        {"clients.0.unacknowledged", 18},
+        {"clients.0.groups", 2},
+        {"groups.0.members", 700},
+        {"groups.0.waiting", 701},
+        {"groups.0.waiting_bytes", 702},
+        {"groups.0.later", 703},
+        {"groups.0.unacknowledged", 704},
+        {"groups.0.dead", 705},
+        {"groups.0.in", 706},
+        {"groups.0.out", 707},
+        {"groups.0.acknowledged", 708},
+        {"groups.0.returned", 709},
+        {"groups.0.timeouts", 710},
+        {"groups.0.dead_letters", 711},
+        {"groups.0.refused", 712},
+        {"groups.0.on_disk", 713},
+        {"groups.0.delivery_limit", 5},
+        {"groups.0.ack_timeout_ms", 30000},
+        {"groups.0.size_max", 16 << 20},
+        {"journal.size_max", 5000},
+        {"journal.size", 5001},
+        {"journal.live", 5002},
+        {"journal.segments", 5003},
+        {"journal.full", 5004},
+        {"journal.unsynced", 5005},
+        {"journal.records", 6000},
+        {"journal.damaged", 6008},
+        {"limits.groups", 2},
+        {"limits.groups_max", N_GROUPS},
         {"topics.0.in", 500},
         {"topics.2.in", 502},
         {"limits.clients", 2},
@@ -306,6 +373,9 @@ static void json_has_the_values_of_the_board(void **state)
         {"clients.0.since", "2023-11-14T22:13:20.123456Z"},
         {"clients.0.queue.name", "/mqbroker.test.1234abcd00000001"},
         {"topics.0.topic", "plant/line1"},
+        {"groups.0.name", "orders"},
+        {"groups.0.state", "live"},
+        {"groups.1.state", "ending"},
     };
     json_t *json = parse(take(*state), STATISTICS_ALL);
 
@@ -317,6 +387,8 @@ static void json_has_the_values_of_the_board(void **state)
         assert_string_equal(json_string_value(at(json, strings[i].path)), strings[i].value);
     assert_true(json_is_true(at(json, "alive")));
     assert_true(json_is_true(at(json, "broker.asleep")));
+    assert_true(json_is_true(at(json, "groups.0.durable")));
+    assert_true(json_is_false(at(json, "groups.1.durable")));
     assert_true(json_number_value(at(json, "broker.uptime_s")) == 60.5);
     assert_true(json_number_value(at(json, "broker.idle_s")) == 2.5);
     assert_int_equal(json_array_size(at(json, "priorities")), 2);
@@ -329,6 +401,18 @@ static void what_has_no_limit_and_no_name_is_null(void **state)
 
     assert_true(json_is_null(at(json, "limits.queue_bytes_limit")));
     assert_true(json_is_null(at(json, "topics.2.topic")));
+    assert_true(json_is_null(at(json, "groups.1.delivery_limit")));
+    json_decref(json);
+}
+
+static void a_broker_without_a_journal_has_none(void **state)
+{
+    struct fixture *f = *state;
+    json_t *json;
+
+    board_set(&f->board->journal.enabled, 0);
+    json = parse(take(f), STATISTICS_ALL);
+    assert_true(json_is_null(at(json, "journal")));
     json_decref(json);
 }
 
@@ -354,13 +438,15 @@ static void hostile_names_come_through_json_whole(void **state)
                         "a\"b\\c\n\033[2J\x01\xef\xbf\xbd");
     assert_string_equal(json_string_value(at(json, "topics.1.topic")),
                         "a\"b\\c\n\033[2J\x01\xef\xbf\xbd");
+    assert_string_equal(json_string_value(at(json, "groups.1.name")),
+                        "a\"b\\c\n\033[2J\x01\xef\xbf\xbd");
     json_decref(json);
 }
 
 static void only_the_sections_that_are_wanted_are_there(void **state)
 {
-    static const char *const names[] = {"broker",  "totals", "priorities", "queues",
-                                        "clients", "topics", "limits"};
+    static const char *const names[] = {"broker", "totals", "priorities", "queues", "clients",
+                                        "topics", "groups", "journal",    "limits"};
     struct snapshot *s = take(*state);
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -424,6 +510,26 @@ static void prometheus_has_a_family_for_each_word(void **state)
     free(text);
 }
 
+static void prometheus_tells_of_groups_and_the_journal(void **state)
+{
+    struct fixture *f = *state;
+    char *text = prometheus(take(f));
+
+    expect_line(text, "mqbroker_group_waiting{broker=\"test\",group=\"orders\"} 701");
+    expect_line(text, "mqbroker_group_acknowledged_total{broker=\"test\",group=\"orders\"} 708");
+    expect_line(text, "mqbroker_group_dropped_total{broker=\"test\",group=\"orders\","
+                      "reason=\"purged\"} 804");
+    expect_line(text, "mqbroker_group_size_max{broker=\"test\",group=\"orders\"} 16777216");
+    expect_line(text, "# TYPE mqbroker_journal_syncs_total counter");
+    expect_line(text, "mqbroker_journal_syncs_total{broker=\"test\"} 6003");
+    expect_line(text, "mqbroker_journal_live{broker=\"test\"} 5002");
+    free(text);
+    f->snapshot.has_journal = false;
+    text = prometheus(&f->snapshot);
+    assert_null(strstr(text, "mqbroker_journal_"));
+    free(text);
+}
+
 static void labels_are_escaped(void **state)
 {
     char *text = prometheus(take(*state));
@@ -482,6 +588,25 @@ static void tables_hold_nothing_that_acts_on_a_terminal(void **state)
     free(text);
 }
 
+static void tables_show_groups_and_the_journal(void **state)
+{
+    struct fixture *f = *state;
+    char *text = table(take(f), NULL);
+
+    assert_non_null(
+        strstr(text, "\nGroups members   waiting   later  unacked    dead          in         out"
+                     "  returned  refused  dropped  name\n"
+                     "           700       701     703      704     705         706         707"
+                     "       709      712    4,010  orders (durable)\n"));
+    assert_non_null(strstr(text, "\\xff (ending)\n"));
+    assert_non_null(strstr(text, "\nJournal\n  size"));
+    free(text);
+    f->snapshot.has_journal = false;
+    text = table(&f->snapshot, NULL);
+    assert_non_null(strstr(text, "\nJournal: none\n"));
+    free(text);
+}
+
 static void a_second_look_shows_what_happened_a_second(void **state)
 {
     struct fixture *f = *state;
@@ -493,6 +618,10 @@ static void a_second_look_shows_what_happened_a_second(void **state)
     f->snapshot.monotonic = 3000000000;
     text = table(take(f), &before);
     assert_non_null(strstr(text, "25,690      12,345/s"));
+    assert_non_null(strstr(text, "    4,010           0/s           0/s  orders (durable)\n"));
+    assert_non_null(strstr(text, "  live                            5,002                what is"));
+    assert_non_null(
+        strstr(text, "  records                         6,000           0/s  records w"));
     free(text);
     /* A broker that was started anew has other counters. */
     before.started--;
@@ -542,6 +671,8 @@ static void each_word_is_documented_as_its_table_says(void **state)
         {"\n## `priorities`\n", snapshot_priority_fields, true},
         {"\n## `clients`\n", snapshot_client_fields, true},
         {"\n## `topics`\n", snapshot_topic_fields, true},
+        {"\n## `groups`\n", snapshot_group_fields, true},
+        {"\n## `journal`\n", snapshot_journal_fields, true},
         {"\n## `limits`\n", snapshot_limits_fields, true},
     };
     char *page = read_document();
@@ -603,13 +734,16 @@ int main(void)
         TEST(json_has_every_word_under_its_key),
         TEST(json_has_the_values_of_the_board),
         TEST(what_has_no_limit_and_no_name_is_null),
+        TEST(a_broker_without_a_journal_has_none),
         TEST(a_dead_broker_has_no_uptime),
         TEST(hostile_names_come_through_json_whole),
         TEST(only_the_sections_that_are_wanted_are_there),
         TEST(prometheus_has_a_family_for_each_word),
+        TEST(prometheus_tells_of_groups_and_the_journal),
         TEST(labels_are_escaped),
         TEST(every_family_is_told_once_and_stands_together),
         TEST(tables_hold_nothing_that_acts_on_a_terminal),
+        TEST(tables_show_groups_and_the_journal),
         TEST(a_second_look_shows_what_happened_a_second),
         TEST(each_word_is_documented_as_its_table_says),
         TEST(every_key_is_on_the_page),

@@ -48,7 +48,7 @@ static const struct options_program program = {
     .usage = "[OPTIONS] [SECTION...]",
     .purpose = "Show the statistics of a broker without asking it: also while it hangs, and\n"
                "after it died. Sections: broker, totals, priorities, queues, clients, topics,\n"
-               "limits (default: all).",
+               "groups, journal, limits (default: all).",
     .entries = entries,
     .more = "Examples:\n"
             "  mqstat\n"
@@ -105,7 +105,7 @@ static void check_arguments(const struct options *options, struct arguments *arg
         if (section == 0)
             options_usage(options,
                           "there is no section '%s': broker, totals, priorities, queues, clients, "
-                          "topics and limits are",
+                          "topics, groups, journal and limits are",
                           *name);
         arguments->sections |= section;
     }

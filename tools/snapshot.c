@@ -42,6 +42,17 @@ const struct snapshot_field snapshot_client_fields[] = {SNAPSHOT_CLIENT(CLIENT_F
     WORDS_FIELD(struct snapshot_topic, key, kind, unit, sentence)
 const struct snapshot_field snapshot_topic_fields[] = {SNAPSHOT_TOPIC(TOPIC_FIELD){0}};
 
+#define GROUP_FIELD(key, kind, unit, sentence)                                                     \
+    WORDS_FIELD(struct snapshot_group, key, kind, unit, sentence)
+const struct snapshot_field snapshot_group_fields[] = {SNAPSHOT_GROUP(GROUP_FIELD)
+                                                           SNAPSHOT_GROUP_SETTINGS(GROUP_FIELD){0}};
+
+#define JOURNAL_FIELD(key, kind, unit, sentence)                                                   \
+    FIELD(struct snapshot_journal, key, kind, unit, sentence)
+#define JOURNAL_COUNTER(key, unit, sentence) JOURNAL_FIELD(key, COUNTER, unit, sentence)
+const struct snapshot_field snapshot_journal_fields[] = {SNAPSHOT_JOURNAL(JOURNAL_FIELD)
+                                                             BOARD_JOURNAL(JOURNAL_COUNTER){0}};
+
 #define LIMITS_FIELD(key, kind, unit, sentence)                                                    \
     FIELD(struct snapshot_limits, key, kind, unit, sentence)
 const struct snapshot_field snapshot_limits_fields[] = {SNAPSHOT_LIMITS(LIMITS_FIELD){0}};
@@ -114,6 +125,32 @@ static void copy_topic(struct snapshot_topic *to, const struct board_topic *from
     copy_drops(&to->drops, &from->drops);
 }
 
+/* False: there is none in this row. */
+static bool copy_group(struct snapshot_group *to, const struct board_group *from)
+{
+    const struct board_group_info *info = &to->info;
+
+    *to = (struct snapshot_group){0};
+    to->torn = !board_read_group(from, &to->info);
+    if (info->state == BOARD_GROUP_FREE)
+        return false;
+    SNAPSHOT_GROUP(COPY_WORD)
+    to->words.delivery_limit = info->delivery_limit != 0 ? info->delivery_limit : UINT64_MAX;
+    to->words.ack_timeout_ms = info->ack_timeout;
+    to->words.size_max = info->size_max;
+    copy_drops(&to->drops, &from->drops);
+    return true;
+}
+
+#define COPY_JOURNAL_WORD(key, kind, unit, sentence) to->key = LOAD(from->key);
+#define COPY_JOURNAL_COUNTER(key, unit, sentence)    to->key = LOAD(from->counters.key);
+
+static void copy_journal(struct snapshot_journal *to, const struct board_journal *from)
+{
+    SNAPSHOT_JOURNAL(COPY_JOURNAL_WORD)
+    BOARD_JOURNAL(COPY_JOURNAL_COUNTER)
+}
+
 static void copy_limits(struct snapshot_limits *to, const struct board_header *from)
 {
     *to = (struct snapshot_limits){
@@ -136,6 +173,7 @@ static void copy_limits(struct snapshot_limits *to, const struct board_header *f
         .window = from->window,
         .pools = LOAD(from->pools),
         .orphans = LOAD(from->orphans),
+        .groups_max = from->n_groups,
     };
 }
 
@@ -155,6 +193,8 @@ static void copy_header(struct snapshot *to, const struct board_header *from)
     copy_drops(&to->drops, &from->drops);
     copy_refusals(&to->refusals, &from->refusals);
     copy_rejects(&to->rejects, &from->rejects);
+    to->has_journal = LOAD(from->journal.enabled) != 0;
+    copy_journal(&to->journal, &from->journal);
     for (size_t i = 0; i < WIRE_LEVELS; i++)
         copy_priority(&to->priorities[i], &from->priorities[i]);
 }
@@ -168,7 +208,8 @@ int snapshot_take(struct snapshot *snapshot, const struct board_header *board)
         n_topics = board->n_topics;
     snapshot->clients = calloc(board->n_rows + 1u, sizeof *snapshot->clients);
     snapshot->topics = calloc(n_topics + 1u, sizeof *snapshot->topics);
-    if (snapshot->clients == NULL || snapshot->topics == NULL) {
+    snapshot->groups = calloc(board->n_groups + 1u, sizeof *snapshot->groups);
+    if (snapshot->clients == NULL || snapshot->topics == NULL || snapshot->groups == NULL) {
         snapshot_deinit(snapshot);
         return -ENOMEM;
     }
@@ -176,7 +217,11 @@ int snapshot_take(struct snapshot *snapshot, const struct board_header *board)
     for (uint32_t i = 0; i < board->n_rows; i++)
         snapshot->n_clients +=
             copy_client(&snapshot->clients[snapshot->n_clients], board_row(board, i), i);
+    for (uint32_t i = 0; i < board->n_groups; i++)
+        snapshot->n_groups +=
+            copy_group(&snapshot->groups[snapshot->n_groups], board_group(board, i));
     snapshot->limits.clients = snapshot->n_clients; /* as many as are listed */
+    snapshot->limits.groups = snapshot->n_groups;
     for (uint32_t i = 0; i < n_topics; i++)
         copy_topic(&snapshot->topics[snapshot->n_topics++], board_topic(board, i));
     return 0;
@@ -186,9 +231,11 @@ void snapshot_deinit(struct snapshot *snapshot)
 {
     free(snapshot->clients);
     free(snapshot->topics);
+    free(snapshot->groups);
     snapshot->clients = NULL;
     snapshot->topics = NULL;
-    snapshot->n_clients = snapshot->n_topics = 0;
+    snapshot->groups = NULL;
+    snapshot->n_clients = snapshot->n_topics = snapshot->n_groups = 0;
 }
 
 /* ---- Histograms ---- */

@@ -30,7 +30,9 @@
     X(grant, COUNTER, "bytes", "running total of what it may have published")                      \
     X(subscriptions, GAUGE, "filters", "topic filters it is subscribed to")                        \
     X(held, GAUGE, "messages", "deliveries whose payloads it may read in pools")                   \
-    X(held_bytes, GAUGE, "bytes", "those payloads")
+    X(held_bytes, GAUGE, "bytes", "those payloads")                                                \
+    X(unacknowledged, GAUGE, "messages", "messages of groups that it has yet to acknowledge")      \
+    X(groups, GAUGE, "groups", "groups that it is a member of")
 
 /* Words of struct board_topic. */
 #define SNAPSHOT_TOPIC(X)                                                                          \
@@ -39,6 +41,38 @@
     X(out, COUNTER, "messages", "deliveries of them to reply queues")                              \
     X(unmatched, COUNTER, "messages", "messages that nobody subscribed to")                        \
     X(waiting, GAUGE, "messages", "deliveries of them that wait in the broker")
+
+/* Words of struct board_group. */
+#define SNAPSHOT_GROUP(X)                                                                          \
+    X(members, GAUGE, "sessions", "sessions that take messages from it")                           \
+    X(waiting, GAUGE, "messages", "messages that have yet to be delivered, later ones included")   \
+    X(waiting_bytes, GAUGE, "bytes", "bytes of all that it has, wherever that lies")               \
+    X(later, GAUGE, "messages", "those that were returned with a delay, which still runs")         \
+    X(unacknowledged, GAUGE, "messages", "delivered, and not acknowledged yet")                    \
+    X(dead, GAUGE, "messages", "dead letters")                                                     \
+    X(on_disk, GAUGE, "messages", "those whose payload is in the journal alone")                   \
+    X(in, COUNTER, "messages", "messages taken into it")                                           \
+    X(out, COUNTER, "messages", "deliveries of them to members")                                   \
+    X(acknowledged, COUNTER, "messages", "messages that a member acknowledged")                    \
+    X(returned, COUNTER, "messages", "deliveries that came back")                                  \
+    X(timeouts, COUNTER, "messages", "those that did because nobody acknowledged them in time")    \
+    X(dead_letters, COUNTER, "messages", "messages that were given up on and kept aside")          \
+    X(refused, COUNTER, "messages", "messages that it had no room for")
+
+/* What a group is set to. */
+#define SNAPSHOT_GROUP_SETTINGS(X)                                                                 \
+    X(delivery_limit, GAUGE, "times", "deliveries of a message before it becomes a dead letter")   \
+    X(ack_timeout_ms, GAUGE, "milliseconds", "how long a member has to acknowledge")               \
+    X(size_max, GAUGE, "bytes", "how much it may have")
+
+/* Words of struct board_journal; its counters are BOARD_JOURNAL. */
+#define SNAPSHOT_JOURNAL(X)                                                                        \
+    X(size, GAUGE, "bytes", "what its segments take on the disk")                                  \
+    X(size_max, GAUGE, "bytes", "how much they may take")                                          \
+    X(live, GAUGE, "bytes", "what is needed of that")                                              \
+    X(segments, GAUGE, "segments", "files that it is made of")                                     \
+    X(full, GAUGE, "flag", "1 while it has no room, and durable messages are refused")             \
+    X(unsynced, GAUGE, "records", "records that wait for the disk")
 
 /* Words of struct board_priority. */
 #define SNAPSHOT_PRIORITY(X)                                                                       \
@@ -67,7 +101,9 @@
     X(frame_max, GAUGE, "bytes", "largest message frame")                                          \
     X(window, GAUGE, "bytes", "what a publisher may have under way")                               \
     X(pools, GAUGE, "pools", "payload pools that there are")                                       \
-    X(orphans, GAUGE, "pools", "those whose sessions have ended, but not all of their messages")
+    X(orphans, GAUGE, "pools", "those whose sessions have ended, but not all of their messages")   \
+    X(groups, GAUGE, "groups", "consumer groups that there are")                                   \
+    X(groups_max, GAUGE, "groups", "how many there may be at once")
 
 enum snapshot_kind { SNAPSHOT_COUNTER, SNAPSHOT_GAUGE };
 
@@ -88,6 +124,8 @@ extern const struct snapshot_field snapshot_rejects_fields[];
 extern const struct snapshot_field snapshot_priority_fields[];
 extern const struct snapshot_field snapshot_client_fields[];
 extern const struct snapshot_field snapshot_topic_fields[];
+extern const struct snapshot_field snapshot_group_fields[];
+extern const struct snapshot_field snapshot_journal_fields[];
 extern const struct snapshot_field snapshot_limits_fields[];
 
 static inline uint64_t snapshot_word(const void *words, const struct snapshot_field *field)
@@ -112,6 +150,10 @@ struct snapshot_rejects {
 };
 struct snapshot_limits {
     SNAPSHOT_LIMITS(SNAPSHOT_WORD)
+};
+struct snapshot_journal {
+    SNAPSHOT_JOURNAL(SNAPSHOT_WORD)
+    BOARD_JOURNAL(SNAPSHOT_BOARD_WORD)
 };
 
 struct snapshot_queue {
@@ -149,6 +191,16 @@ struct snapshot_topic {
     struct snapshot_drops drops;
 };
 
+struct snapshot_group {
+    bool torn; /* the broker was killed while it wrote which this is */
+    struct board_group_info info;
+    struct {
+        SNAPSHOT_GROUP(SNAPSHOT_WORD)
+        SNAPSHOT_GROUP_SETTINGS(SNAPSHOT_WORD)
+    } words;
+    struct snapshot_drops drops;
+};
+
 struct snapshot {
     /* What the reader knows; snapshot_take() leaves it alone. */
     const char *instance;
@@ -176,6 +228,10 @@ struct snapshot {
     size_t n_clients;
     struct snapshot_topic *topics;
     size_t n_topics;
+    struct snapshot_group *groups;
+    size_t n_groups;
+    bool has_journal;
+    struct snapshot_journal journal; /* if it has one */
 };
 
 /* Copy a board that board_check() has found good. `snapshot` is zero, or has only what the reader

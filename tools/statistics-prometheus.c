@@ -310,6 +310,31 @@ static void put_topics(FILE *out, const struct snapshot *s)
     free_rows(&rows);
 }
 
+static void put_groups(FILE *out, const struct snapshot *s)
+{
+    struct rows rows = rows_for(s->n_groups);
+
+    for (size_t i = 0; i < s->n_groups; i++) {
+        struct row *row = add_row(&rows, s, "group", s->groups[i].info.name, NULL, NULL);
+
+        row->words = &s->groups[i].words;
+        row->drops = &s->groups[i].drops;
+    }
+    put_words(out, "group_", snapshot_group_fields, &rows);
+    put_dropped(out, "group_", &rows);
+    free_rows(&rows);
+}
+
+static void put_journal(FILE *out, const struct snapshot *s)
+{
+    struct rows rows = rows_for(1);
+
+    if (s->has_journal)
+        add_row(&rows, s, NULL, NULL, NULL, NULL)->words = &s->journal;
+    put_words(out, "journal_", snapshot_journal_fields, &rows);
+    free_rows(&rows);
+}
+
 void statistics_prometheus(const struct snapshot *s, unsigned sections, FILE *out)
 {
     static const struct {
@@ -319,6 +344,7 @@ void statistics_prometheus(const struct snapshot *s, unsigned sections, FILE *ou
         {STATISTICS_BROKER, put_broker},         {STATISTICS_TOTALS, put_totals},
         {STATISTICS_PRIORITIES, put_priorities}, {STATISTICS_QUEUES, put_queues},
         {STATISTICS_CLIENTS, put_clients},       {STATISTICS_TOPICS, put_topics},
+        {STATISTICS_GROUPS, put_groups},         {STATISTICS_JOURNAL, put_journal},
         {STATISTICS_LIMITS, put_limits},
     };
 

@@ -18,6 +18,7 @@ static const struct {
     {"broker", STATISTICS_BROKER},   {"totals", STATISTICS_TOTALS},
     {"queues", STATISTICS_QUEUES},   {"priorities", STATISTICS_PRIORITIES},
     {"clients", STATISTICS_CLIENTS}, {"topics", STATISTICS_TOPICS},
+    {"groups", STATISTICS_GROUPS},   {"journal", STATISTICS_JOURNAL},
     {"limits", STATISTICS_LIMITS},
 };
 
@@ -44,6 +45,13 @@ const char *statistics_broker_state(uint32_t state)
 const char *statistics_row_state(uint32_t state)
 {
     static const char *const names[] = {"free", "making", "live", "ending"};
+
+    return name_of(names, sizeof names / sizeof *names, state);
+}
+
+const char *statistics_group_state(uint32_t state)
+{
+    static const char *const names[] = {"free", "live", "ending"};
 
     return name_of(names, sizeof names / sizeof *names, state);
 }
@@ -256,6 +264,30 @@ static json_t *topics_array(const struct snapshot *s)
     return array;
 }
 
+static json_t *groups_array(const struct snapshot *s)
+{
+    json_t *array = need(json_array());
+
+    for (size_t i = 0; i < s->n_groups; i++) {
+        const struct snapshot_group *group = &s->groups[i];
+        json_t *object = need(json_object());
+
+        set(object, "name", text_json(group->info.name, strlen(group->info.name)));
+        set(object, "state", json_string(statistics_group_state(group->info.state)));
+        set(object, "torn", json_boolean(group->torn));
+        set(object, "durable", json_boolean(group->info.durable));
+        set_words(object, snapshot_group_fields, &group->words);
+        set(object, "dropped", words_object(snapshot_drops_fields, &group->drops));
+        append(array, object);
+    }
+    return array;
+}
+
+static json_t *journal_object(const struct snapshot *s)
+{
+    return s->has_journal ? words_object(snapshot_journal_fields, &s->journal) : json_null();
+}
+
 json_t *statistics_json(const struct snapshot *s, unsigned sections)
 {
     json_t *object = need(json_object());
@@ -276,6 +308,10 @@ json_t *statistics_json(const struct snapshot *s, unsigned sections)
         set(object, "clients", clients_array(s));
     if ((sections & STATISTICS_TOPICS) != 0)
         set(object, "topics", topics_array(s));
+    if ((sections & STATISTICS_GROUPS) != 0)
+        set(object, "groups", groups_array(s));
+    if ((sections & STATISTICS_JOURNAL) != 0)
+        set(object, "journal", journal_object(s));
     if ((sections & STATISTICS_LIMITS) != 0)
         set(object, "limits", words_object(snapshot_limits_fields, &s->limits));
     return object;

@@ -19,7 +19,9 @@ enum statistics_section {
     STATISTICS_CLIENTS = 16,
     STATISTICS_TOPICS = 32,
     STATISTICS_LIMITS = 64,
-    STATISTICS_ALL = 127,
+    STATISTICS_GROUPS = 128,
+    STATISTICS_JOURNAL = 256,
+    STATISTICS_ALL = 511,
 };
 
 /* The section of this name, or 0. */
@@ -28,6 +30,7 @@ unsigned statistics_section(const char *name);
 /* Words, for people and programs. */
 const char *statistics_broker_state(uint32_t state);
 const char *statistics_row_state(uint32_t state);
+const char *statistics_group_state(uint32_t state);
 
 /* The snapshot as JSON; `sections` are bits of enum statistics_section. The caller's reference.
  * Without memory it says so and exits. */

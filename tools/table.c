@@ -124,8 +124,11 @@ static void put_words(const struct snapshot *now, const struct snapshot *before,
         snprintf(key, sizeof key, "%s%s", lead, fields->key);
         fprintf(out, "  %-22s", key);
         put_number(out, 15, value);
-        put_rate(out, 14, now, before, value,
-                 before != NULL ? snapshot_word(earlier_words, fields) : 0);
+        if (fields->kind == SNAPSHOT_COUNTER)
+            put_rate(out, 14, now, before, value,
+                     before != NULL ? snapshot_word(earlier_words, fields) : 0);
+        else
+            fprintf(out, "%*s", before != NULL ? 14 : 0, "");
         fprintf(out, "  %s\n", fields->sentence);
     }
 }
@@ -266,6 +269,65 @@ static void put_topics(const struct snapshot *now, const struct snapshot *before
         put_topic(now, before, i, out);
 }
 
+/* The same group in an earlier snapshot, or NULL. One that was removed and made anew may have
+ * smaller counters: no rate is shown then. */
+static const struct snapshot_group *earlier_group(const struct snapshot *before,
+                                                  const struct snapshot_group *group)
+{
+    for (size_t i = 0; before != NULL && i < before->n_groups; i++)
+        if (strcmp(before->groups[i].info.name, group->info.name) == 0)
+            return &before->groups[i];
+    return NULL;
+}
+
+static void put_group(const struct snapshot *now, const struct snapshot *before,
+                      const struct snapshot_group *group, FILE *out)
+{
+    const struct snapshot_group *earlier = earlier_group(before, group);
+
+    put_number(out, 14, group->words.members);
+    put_number(out, 10, group->words.waiting);
+    put_number(out, 8, group->words.later);
+    put_number(out, 9, group->words.unacknowledged);
+    put_number(out, 8, group->words.dead);
+    put_number(out, 12, group->words.in);
+    put_number(out, 12, group->words.out);
+    put_number(out, 10, group->words.returned);
+    put_number(out, 9, group->words.refused);
+    put_number(out, 9, sum(snapshot_drops_fields, &group->drops));
+    if (before != NULL) {
+        fprintf(out, "%*s", earlier == NULL ? 28 : 0, "");
+        put_rate(out, 14, now, earlier != NULL ? before : NULL, group->words.in,
+                 earlier != NULL ? earlier->words.in : 0);
+        put_rate(out, 14, now, earlier != NULL ? before : NULL, group->words.out,
+                 earlier != NULL ? earlier->words.out : 0);
+    }
+    fputs("  ", out);
+    text_put_visible(out, group->info.name, strlen(group->info.name), false);
+    if (group->info.durable)
+        fputs(" (durable)", out);
+    if (group->info.state != BOARD_GROUP_LIVE)
+        fprintf(out, " (%s)", statistics_group_state(group->info.state));
+    fputc('\n', out);
+}
+
+static void put_groups(const struct snapshot *now, const struct snapshot *before, FILE *out)
+{
+    fprintf(out, "\nGroups %7s%10s%8s%9s%8s%12s%12s%10s%9s%9s%s  name\n", "members", "waiting",
+            "later", "unacked", "dead", "in", "out", "returned", "refused", "dropped",
+            before != NULL ? "          in/s         out/s" : "");
+    for (size_t i = 0; i < now->n_groups; i++)
+        put_group(now, before, &now->groups[i], out);
+}
+
+static void put_journal(const struct snapshot *now, const struct snapshot *before, FILE *out)
+{
+    fputs(now->has_journal ? "\nJournal\n" : "\nJournal: none\n", out);
+    if (now->has_journal)
+        put_words(now, before, "", snapshot_journal_fields, &now->journal,
+                  before != NULL ? &before->journal : NULL, out);
+}
+
 static void put_limit(FILE *out, const char *what, uint64_t used, uint64_t most, const char *unit)
 {
     fprintf(out, "  %-22s", what);
@@ -287,6 +349,7 @@ static void put_limits(const struct snapshot *now, FILE *out)
     put_limit(out, "references", limits->references_used, limits->references_max,
               "deliveries and subscriptions");
     put_limit(out, "retained messages", limits->retained_bytes, limits->retained_max, "bytes");
+    put_limit(out, "groups", limits->groups, limits->groups_max, "consumer groups");
     put_limit(out, "topics watched", limits->topics, limits->topics_max, "rows");
     fprintf(out, "  %-22s", "subscriptions");
     put_number(out, 15, limits->subscriptions);
@@ -312,6 +375,10 @@ void table_print(const struct snapshot *now, const struct snapshot *before, unsi
         put_clients(now, before, out);
     if ((sections & STATISTICS_TOPICS) != 0)
         put_topics(now, before, out);
+    if ((sections & STATISTICS_GROUPS) != 0)
+        put_groups(now, before, out);
+    if ((sections & STATISTICS_JOURNAL) != 0)
+        put_journal(now, before, out);
     if ((sections & STATISTICS_LIMITS) != 0)
         put_limits(now, out);
 }
