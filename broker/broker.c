@@ -87,23 +87,27 @@ static void say_kept(const char *key, void *context)
     log_warning("%s takes effect at the next start", key);
 }
 
+/* Who asked for it sees on the board how it went. */
 static void reload(struct broker *b)
 {
+    struct board_totals *totals = &memory_board(&b->memory)->totals;
     struct config fresh;
     struct config_error error;
 
     if (b->config_path == NULL) {
         log_info("reload: there is no configuration file; the defaults stay");
+        board_add(&totals->reloads_refused, 1);
         return;
     }
     config_default(&fresh);
     if (config_load(&fresh, b->config_path, &error) < 0) {
         log_error("reload: %s; nothing is changed", error.text);
+        board_add(&totals->reloads_refused, 1);
         return;
     }
     config_reload(&b->config, &fresh, say_kept, NULL);
     apply_settings(b);
-    board_add(&memory_board(&b->memory)->totals.reloads, 1);
+    board_add(&totals->reloads, 1);
     log_info("reloaded %s", b->config_path);
 }
 

@@ -62,7 +62,8 @@ enum {
     X(dead_letters, "messages", "messages of groups that were given up on and kept aside")         \
     X(wills, "messages", "last wills published")                                                   \
     X(handovers, "times", "times that the broker was replaced without an end")                     \
-    X(handovers_refused, "times", "times that it could not be, and went on")
+    X(handovers_refused, "times", "times that it could not be, and went on")                       \
+    X(reloads_refused, "times", "configuration reloads that were not: nothing was changed")
 
 /* Deliveries that were given up: per client, per topic, per priority and in total. */
 #define BOARD_DROPS(X)                                                                             \
