@@ -62,6 +62,7 @@ uint32_t requests_open_call(struct requests *r, bool wants_reply)
     call->state = REQUEST_OPEN;
     call->code = WIRE_C_OK;
     call->wants_reply = wants_reply;
+    call->count = 0;
     return call->number;
 }
 
@@ -117,8 +118,14 @@ void requests_fail(struct requests *r, struct request *request, uint8_t code)
 
 bool requests_answer(struct requests *r, uint32_t first, uint32_t count, uint8_t code)
 {
+    struct request *call = requests_call(r);
     bool some = false;
 
+    if (call->state == REQUEST_OPEN && call->number == first && !call->wants_reply) {
+        call->count = count;
+        requests_fail(r, call, code);
+        return true;
+    }
     if (count > REQUESTS_PLACES)
         count = REQUESTS_PLACES;
     for (uint32_t i = 0; i < count; i++) {

@@ -35,6 +35,7 @@ struct request {
     uint8_t code;  /* enum wire_code */
     uint8_t priority;
     bool wants_reply; /* OK is no answer to it */
+    uint32_t count;   /* the call that wants none: what its answer counted */
 };
 
 struct requests {
@@ -81,7 +82,8 @@ static inline bool requests_have_failed(const struct requests *r)
 bool requests_next_failed(struct requests *r, struct request *out);
 
 /* An answer came for `count` numbers from `first` on: fails those that are open; an OK ends only a
- * call that wants no reply. Returns whether there was any of them. */
+ * call that wants no reply. To that one alone, `count` is part of the answer. Returns whether there
+ * was any of them. */
 bool requests_answer(struct requests *r, uint32_t first, uint32_t count, uint8_t code);
 
 /* Fail all open ones whose deadline is not after `now` with WIRE_C_TIMEOUT. True: there were some.

@@ -134,6 +134,24 @@ static void ok_ends_a_subscription_but_no_request(void **state)
     assert_false(requests_have_failed(&requests));
 }
 
+static void the_answer_to_the_call_counts_and_touches_no_request(void **state)
+{
+    uint32_t number, call;
+
+    (void)state;
+    number = requests_open(&requests, 100, 8);
+    call = requests_open_call(&requests, false);
+    assert_true(requests_answer(&requests, call, UINT32_MAX, WIRE_C_OK));
+    assert_int_equal(requests_call(&requests)->state, REQUEST_DONE);
+    assert_int_equal(requests_call(&requests)->count, UINT32_MAX);
+    assert_non_null(requests_find(&requests, number));
+    requests_close(&requests, requests_call(&requests));
+
+    call = requests_open_call(&requests, false);
+    assert_true(requests_answer(&requests, call, 0, WIRE_C_OK));
+    assert_int_equal(requests_call(&requests)->count, 0);
+}
+
 static void deadlines_end_requests_that_nobody_answers(void **state)
 {
     uint32_t late = requests_open(&requests, 300, 0), soon = requests_open(&requests, 200, 0);
@@ -188,6 +206,7 @@ int main(void)
         cmocka_unit_test_setup(a_failed_one_keeps_its_place_until_it_is_told, setup),
         cmocka_unit_test_setup(one_answer_covers_neighbours, setup),
         cmocka_unit_test_setup(ok_ends_a_subscription_but_no_request, setup),
+        cmocka_unit_test_setup(the_answer_to_the_call_counts_and_touches_no_request, setup),
         cmocka_unit_test_setup(deadlines_end_requests_that_nobody_answers, setup),
         cmocka_unit_test_setup(P11_expired_messages_are_counted_by_topic, setup),
         cmocka_unit_test_setup(P11_no_report_is_lost_when_the_topics_run_out, setup),
