@@ -50,6 +50,7 @@ int client_code_error(uint8_t code)
         return 0;
     case WIRE_C_NO_SUBSCRIBER:
     case WIRE_C_NOT_SUBSCRIBED:
+    case WIRE_C_NO_GROUP:
         return -ENOENT;
     case WIRE_C_PEER_DIED:
         return -ECONNRESET;
@@ -63,10 +64,23 @@ int client_code_error(uint8_t code)
     case WIRE_C_BAD_TOPIC:
     case WIRE_C_BAD_FILTER:
     case WIRE_C_PUBLISH_ONLY:
+    case WIRE_C_BAD_GROUP:
         return -EINVAL;
     case WIRE_C_TOO_MANY_FILTERS:
     case WIRE_C_RETAINED_FULL:
+    case WIRE_C_GROUP_FULL:
+    case WIRE_C_JOURNAL_FULL:
         return -ENOSPC;
+    case WIRE_C_GROUP_DIFFERS:
+        return -EEXIST;
+    case WIRE_C_GROUPS_FULL:
+        return -ENFILE;
+    case WIRE_C_NO_JOURNAL:
+        return -EOPNOTSUPP;
+    case WIRE_C_NO_SESSION:
+        return -ESRCH;
+    case WIRE_C_JOURNAL_ERROR:
+        return -EIO;
     default:
         return -EPROTO;
     }
@@ -108,6 +122,30 @@ static const char *code_sentence(uint8_t code)
     case WIRE_C_RETAINED_FULL:
         return "delivered but not kept, the broker's store of retained messages is full; forget "
                "some by publishing empty ones";
+    case WIRE_C_GROUP_DIFFERS:
+        return "the group exists with other settings; join it without a filter to take it as it "
+               "is, or remove it first (mqctl remove)";
+    case WIRE_C_GROUPS_FULL:
+        return "refused, the broker has as many groups as max_groups of its configuration allows; "
+               "remove some (mqctl groups shows them), or raise it";
+    case WIRE_C_NO_GROUP:
+        return "there is no such group, or this client is not in it; mqctl groups shows them";
+    case WIRE_C_GROUP_FULL:
+        return "delivered to the others, but a group that wants it is full; add members to it, or "
+               "raise group_size in the broker's configuration";
+    case WIRE_C_NO_JOURNAL:
+        return "refused, the broker keeps no journal, and without one no group is durable; name a "
+               "directory for it in the broker's configuration (journal)";
+    case WIRE_C_JOURNAL_FULL:
+        return "refused, the broker's journal or the disk that it is on is full; let durable "
+               "groups catch up, or raise journal_size";
+    case WIRE_C_BAD_GROUP:
+        return "refused, not the name of a group: 1 to 63 bytes of UTF-8 without / + # @ $ and "
+               "control characters, $dead/ before it for its dead letters";
+    case WIRE_C_NO_SESSION:
+        return "there is no such client; mqctl clients shows them";
+    case WIRE_C_JOURNAL_ERROR:
+        return "refused, the broker cannot write its journal; its log says why";
     default:
         return NULL;
     }

@@ -15,33 +15,58 @@ enum { ANSWER_MS = 5000 }; /* for the broker's answer to a subscription */
 
 /* ---- Subscribe ---- */
 
-static int ask_broker(struct mqc *c, uint8_t type, uint16_t flags, const char *filter, size_t size)
+static int fail_unanswered(const struct mqc *c)
+{
+    return client_fail(
+        -ETIMEDOUT,
+        "broker '%s' did not answer within %d s; mqstat --instance %s shows what it does",
+        c->instance, ANSWER_MS / 1000, c->instance);
+}
+
+int client_call_begin(struct mqc *c, struct client_call *call)
+{
+    int r;
+
+    call->deadline = client_deadline(ANSWER_MS);
+    r = client_flush(c, call->deadline);
+    if (r == -ETIMEDOUT)
+        return fail_unanswered(c);
+    call->number = requests_open_call(&c->session.requests, false);
+    return r;
+}
+
+int client_call_end(struct mqc *c, const struct client_call *call, const char *what,
+                    uint32_t *count)
 {
     struct session *s = &c->session;
-    uint64_t deadline = client_deadline(ANSWER_MS);
-    uint32_t number;
-    uint8_t code;
-    int r = client_flush(c, deadline);
+    struct request answered;
+    int r = client_send(c, &s->alone, call->deadline);
 
-    if (r == 0) {
-        number = requests_open_call(&s->requests, false);
-        session_put_text(s, type, flags, number, filter, size);
-        r = client_send(c, &s->alone, deadline);
-    }
     if (r == 0)
-        r = client_await_call(c, deadline);
-    code = requests_call(&s->requests)->code;
+        r = client_await_call(c, call->deadline);
+    answered = *requests_call(&s->requests);
     session_end_call(s);
     client_ring(c);
     if (r == -ETIMEDOUT)
-        return client_fail(
-            r, "broker '%s' did not answer within %d s; mqstat --instance %s shows what it does",
-            c->instance, ANSWER_MS / 1000, c->instance);
-    return r < 0 ? r : client_fail_code(code, filter);
+        return fail_unanswered(c);
+    if (r == 0 && count != NULL)
+        *count = answered.count;
+    return r < 0 ? r : client_fail_code(answered.code, what);
+}
+
+int client_check_filter(const char *filter, size_t size)
+{
+    if (topic_filter_valid(filter, size))
+        return 0;
+    return client_fail(-EINVAL,
+                       "'%.255s' is not a topic filter: 1 to 255 bytes of UTF-8, + and # each "
+                       "alone in their level, # last",
+                       filter);
 }
 
 static int subscription(struct mqc *c, uint8_t type, uint16_t flags, const char *filter)
 {
+    struct client_call call;
     int r = client_check(c);
     size_t size;
 
@@ -54,12 +79,13 @@ static int subscription(struct mqc *c, uint8_t type, uint16_t flags, const char 
             -EINVAL,
             "this client was opened with MQC_PUBLISH_ONLY and cannot subscribe; open it without");
     size = strlen(filter);
-    if (!topic_filter_valid(filter, size))
-        return client_fail(-EINVAL,
-                           "'%.255s' is not a topic filter: 1 to 255 bytes of UTF-8, + and # each "
-                           "alone in their level, # last",
-                           filter);
-    return ask_broker(c, type, flags, filter, size);
+    r = client_check_filter(filter, size);
+    if (r == 0)
+        r = client_call_begin(c, &call);
+    if (r < 0)
+        return r;
+    session_put_text(&c->session, type, flags, call.number, filter, size);
+    return client_call_end(c, &call, filter, NULL);
 }
 
 int mqc_subscribe(struct mqc *c, const char *filter, unsigned flags)

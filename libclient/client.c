@@ -347,12 +347,14 @@ static int send_slice(uint64_t deadline)
 }
 
 /* The queue stays full: the broker is stopped, was killed, or has no room for normal messages. What
- * arrives meanwhile is read, for it may be this client's own backlog that is in the way. */
+ * arrives meanwhile is read, for it may be this client's own backlog that is in the way; so may be
+ * what it has not acknowledged. */
 static int look_around(struct mqc *c)
 {
     int r = client_drain(c);
 
     client_ring(c);
+    client_settle(c, 0);
     return r < 0 ? r : client_check(c);
 }
 
@@ -367,6 +369,7 @@ static int send_patiently(struct mqc *c, const struct queue *q,
         c->sent_in_a_row++;
     if (r != -EAGAIN)
         return r;
+    client_settle(c, 0);
     look_for_room(c, q, deadline);
     while ((slice = send_slice(deadline)) > 0) {
         r = queue_send_within(q, envelope->bytes, envelope->size, envelope->level, slice);
@@ -406,7 +409,35 @@ void client_nudge(struct mqc *c, uint32_t asleep)
     queue_try_send(&c->urgent, nudge, sizeof(nudge), WIRE_CONTROL);
 }
 
-int client_flush(struct mqc *c, uint64_t deadline)
+static int send_acks(struct mqc *c, uint64_t deadline)
+{
+    struct session_envelope envelope;
+    struct acks *acks = &c->session.acks;
+    int r = 0;
+
+    while (acks->n > 0 && r == 0) {
+        uint32_t n = session_put_acks(&c->session, &envelope);
+
+        r = client_send(c, &envelope, deadline);
+        if (r == 0)
+            acks_drop(acks, n, client_monotonic());
+    }
+    return r;
+}
+
+int client_settle(struct mqc *c, uint64_t deadline)
+{
+    int r;
+
+    if (c->session.acks.n == 0 || c->settling)
+        return 0;
+    c->settling = true;
+    r = send_acks(c, deadline);
+    c->settling = false;
+    return r;
+}
+
+static int send_gathered(struct mqc *c, uint64_t deadline)
 {
     int r;
 
@@ -416,6 +447,20 @@ int client_flush(struct mqc *c, uint64_t deadline)
     if (r == 0)
         session_clear(&c->session.gathered);
     return r;
+}
+
+int client_flush(struct mqc *c, uint64_t deadline)
+{
+    int r;
+
+    if (c->session.acks.n > 0) {
+        r = send_gathered(c, 0);
+        if (r == 0 || r == -EAGAIN)
+            r = client_settle(c, deadline);
+        if (r < 0)
+            return r;
+    }
+    return send_gathered(c, deadline);
 }
 
 void client_report(struct mqc *c)

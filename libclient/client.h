@@ -6,6 +6,9 @@
  *   client-publish.c  publish, loans, batching, confirms
  *   client-receive.c  receive, descriptor, notification
  *   client-request.c  the calls that wait for an answer: subscribe, request; reply
+ *   client-group.c    joining and leaving groups, and acknowledging
+ *   client-will.c     what is published when the session dies
+ *   client-admin.c    groups and sessions of others
  *   client-pool.c     the own pool: where large payloads are written
  *   client-maps.c     others' pools: where large payloads are read
  *   client-error.c    sentences */
@@ -82,6 +85,7 @@ struct mqc {
     struct queue reply;
     const volatile uint8_t *ours; /* a page that a forked child finds zeroed (rule L4) */
     bool publish_only;
+    bool settling; /* acknowledgements are being sent: the waits of that send no others */
 
     /* Looking again before sleeping. */
     uint64_t poll_ns;        /* for so long; 0: never */
@@ -155,7 +159,12 @@ void client_nudge(struct mqc *c, uint32_t asleep);
  * all (-EAGAIN); -ETIMEDOUT. Meanwhile what arrives is read (rule P5). */
 int client_send(struct mqc *c, struct session_envelope *envelope, uint64_t deadline);
 
-/* Send what is gathered. */
+/* Send what was decided about messages of groups; waits as client_send() does. 0 or -errno; what
+ * was not sent stays. */
+int client_settle(struct mqc *c, uint64_t deadline);
+
+/* Send what is gathered: what was published before an acknowledgement goes before it, unless there
+ * is no room for it, since it may take the acknowledgement to make some. */
 int client_flush(struct mqc *c, uint64_t deadline);
 
 /* Tell the broker what expired in the reply queue, as far as there is room. Never waits. */
@@ -164,6 +173,19 @@ void client_report(struct mqc *c);
 /* A call that is not a receive has left something in the inbox: the caller's descriptor says so
  * (rule P10). */
 void client_ring(struct mqc *c);
+
+/* A call that the broker itself answers. begin() sends what is gathered and opens the call, whose
+ * number goes into a frame that the caller puts into `alone`; end() sends that, waits for the
+ * answer, five seconds at most, and says in words what went wrong with `what`. `count`, if not
+ * NULL, becomes what the answer counted. Both return 0 or -errno. */
+struct client_call {
+    uint64_t deadline;
+    uint32_t number;
+};
+
+int client_call_begin(struct mqc *c, struct client_call *call);
+int client_call_end(struct mqc *c, const struct client_call *call, const char *what,
+                    uint32_t *count);
 
 /* Wait for an answer to the call that is open: until it is done, the deadline has passed
  * (-ETIMEDOUT), or nothing more can be kept
@@ -255,6 +277,11 @@ int client_publish(struct mqc *c, struct session_message *m, bool confirm, uint6
 /* Check a publication and begin a frame of it: topic, priority, payload. 0 or -EINVAL. */
 int client_begin(struct mqc *c, const struct mqc_publication *p, uint8_t type,
                  struct session_message *m);
+
+/* ---- client-request.c ---- */
+
+/* Is it a topic filter? 0 or -EINVAL, with a sentence. */
+int client_check_filter(const char *filter, size_t size);
 
 /* ---- client-receive.c ---- */
 

@@ -179,14 +179,18 @@ MQC_API int mqc_loan_return(struct mqc *client, void *payload);
  * sent at once. Switching it off flushes. Returns 0 or what mqc_flush() returns. */
 MQC_API int mqc_set_batching(struct mqc *client, int on);
 
-/* Send what is gathered. Waits for room in the request queue. Returns 0 or -errno. */
+/* Send what is gathered, acknowledgements as well. Waits for room in the request queue. Returns 0
+ * or -errno. */
 MQC_API int mqc_flush(struct mqc *client);
 
 /* Wait until the broker has confirmed (or refused) this publish. The outcomes of the newest 1,024
- * are kept, and may be asked for in any order, also again. Returns 0: accepted.
+ * are kept, and may be asked for in any order, also again. Returns 0: accepted; if a durable group
+ * wants it, it is on disk as the broker's configuration has it (sync).
  *   -ENOBUFS    refused: over the window, or no room in the broker
  *   -EINVAL     refused: topic
- *   -ENOSPC     delivered but not kept: the retained store is full
+ *   -ENOSPC     delivered but not kept: the retained store is full; or not for a group that wants
+ *               it and is full; or refused: it would be durable, and the journal is full
+ *   -EIO        refused: it would be durable, and the journal cannot be written
  *   -ENOENT     no such number, or forgotten
  *   -EDEADLK    too many other messages came before it: receive them first
  *   -ETIMEDOUT */
@@ -227,6 +231,8 @@ struct mqc_message {
                         for mqc_reply() */
     int error; /* MQC_M_FAILED: -ENOENT nobody subscribes, -ECONNRESET the server died, -ETIMEDOUT,
                   -ENOBUFS dropped, or its payload cannot be read */
+    int acknowledge;  /* it comes out of a group: mqc_ack(), mqc_nack() or mqc_reject() is owed */
+    unsigned attempt; /* 1 for its first delivery; 2: it came back once … */
     /* The library's: */
     void *owner;
     void *lender;  /* pool that the payload lies in, */
@@ -282,6 +288,104 @@ MQC_API int64_t mqc_request_send(struct mqc *client, const struct mqc_publicatio
  * as mqc_publish_with() does. */
 MQC_API int mqc_reply(struct mqc *client, const struct mqc_message *request, const void *payload,
                       size_t size);
+
+/* ---- Groups ---- */
+
+/* A group is a name and topic filters; its members share what matches them: each message goes to
+ * one member, who acknowledges it when its work is done. One that is not acknowledged comes back,
+ * to this member or another: after a time, when a member says so (mqc_nack), or when one dies. So
+ * none is lost, and one may be worked on twice. After so many deliveries in vain a message becomes
+ * a dead letter: to be read by joining "$dead/" and the group's name.
+ *
+ * A group keeps what matches while it has no members too: for a while, or, durable, for good.
+ *
+ * Names of groups are like names of clients: 1 to 63 bytes of UTF-8 without / + # @ $ and control
+ * characters. */
+
+enum mqc_group_flag {
+    MQC_DURABLE = 1,      /* group and messages outlive the broker and the machine's next start;
+                             the broker must keep a journal */
+    MQC_DEAD_EXPIRED = 2, /* messages whose time to live runs out become dead letters */
+};
+
+/* Settings of a group that does not exist yet; `prefetch` is this member's own. Zero it and set
+ * what is wanted. */
+struct mqc_group_options {
+    unsigned flags;          /* enum mqc_group_flag */
+    unsigned prefetch;       /* messages that this client is given at a time before it has
+                                acknowledged any of them, up to 65,535; 0: 16 */
+    unsigned delivery_limit; /* deliveries after which a message becomes a dead letter, up to 255;
+                                0: as the broker is configured */
+    unsigned ack_timeout_ms; /* after which a delivery comes back; 0: as the broker is configured */
+};
+
+/* Join a group with this filter; the first who does makes it. Joining again adds another filter to
+ * it, or, with the same, changes the prefetch. With a NULL filter an existing group is joined as it
+ * is, as "$dead/…" always is. NULL options: all zero. A group is given no kept messages. Waits for
+ * the broker's answer, at most 5 s (-ETIMEDOUT).
+ *   -EINVAL      not a filter, not a name, or the handle is publish-only
+ *   -EEXIST      the group exists with other settings
+ *   -ENOENT      no filter, and no such group
+ *   -ENFILE      the broker has as many groups as it may have
+ *   -EOPNOTSUPP  durable, and the broker keeps no journal
+ *   -ENOSPC      as many filters as there may be; or the journal is full
+ *   -EIO         the journal cannot be written
+ *   -EDEADLK     as mqc_subscribe() */
+MQC_API int mqc_join(struct mqc *client, const char *group, const char *filter,
+                     const struct mqc_group_options *options);
+
+/* The opposite. What this client has not acknowledged goes back, and does not count as tried; a
+ * later acknowledgement of it does nothing. -ENOENT: it was not in that group. */
+MQC_API int mqc_leave(struct mqc *client, const char *group);
+
+/* Decide about a message that has `acknowledge`, which becomes 0; before or after
+ * mqc_message_free(), `number` is what counts. Done: it leaves the group. Not done: it comes back
+ * to it, not before `delay_ms`. Rejected: it becomes a dead letter at once. A message that is freed
+ * without any of these comes back when its time is over, or this session; one that is answered with
+ * mqc_reply() needs none.
+ *
+ * Decisions gather in the handle for a moment. They go out when 64 have; with the next one, if a
+ * millisecond has passed since some did; by mqc_flush() and any call that waits, also a
+ * mqc_receive() that finds nothing; and by mqc_close(). What was published before one of them goes
+ * before it, as far as there is room; who must not lose it confirms it first. The broker answers
+ * none of them: one that comes too late, when the message is another member's already, does
+ * nothing. They wait only when 64 have gathered and the broker's urgent request queue is full.
+ *   -EINVAL  that message owes no acknowledgement, or no longer */
+MQC_API int mqc_ack(struct mqc *client, struct mqc_message *message);
+MQC_API int mqc_nack(struct mqc *client, struct mqc_message *message, unsigned delay_ms);
+MQC_API int mqc_reject(struct mqc *client, struct mqc_message *message);
+
+/* ---- Wills ---- */
+
+/* Leave a will: what the broker publishes for this client when its process dies, or the broker ends
+ * its session; not after mqc_close(). A second one replaces the first; NULL, or a topic of NULL:
+ * none any more. Of the flags MQC_RETAIN is possible; ttl_ms is 0. Waits for the broker's answer,
+ * at most 5 s (-ETIMEDOUT).
+ *   -EMSGSIZE  larger than fits a queue message: a will's payload cannot lie in a pool
+ *   -ENOBUFS   no room in the broker
+ *   -EDEADLK   as mqc_subscribe() */
+MQC_API int mqc_set_will(struct mqc *client, const struct mqc_publication *will);
+
+/* ---- Administration ---- */
+
+/* What whoever runs the broker may want; any client of it may. Each waits for the broker's answer,
+ * at most 5 s (-ETIMEDOUT), and returns a number, or
+ *   -ENOENT   no such group
+ *   -ESRCH    no such client
+ *   -EDEADLK  as mqc_subscribe()
+ *
+ * Purge throws all messages of a group away that no member has; requeue gives a group its dead
+ * letters back. Each returns how many there were. "$dead/…" can be purged. */
+MQC_API int64_t mqc_purge(struct mqc *client, const char *group);
+MQC_API int64_t mqc_requeue(struct mqc *client, const char *group);
+
+/* End a group and all its messages, dead letters too; its members are in it no more. Returns how
+ * many messages there were. */
+MQC_API int64_t mqc_remove_group(struct mqc *client, const char *group);
+
+/* End a client's session: by its name, or "#" and the number of its session. Its will is published.
+ * Returns 1. */
+MQC_API int64_t mqc_kick(struct mqc *client, const char *who);
 
 /* ---- The rest ---- */
 

@@ -470,7 +470,9 @@ struct inbox_batch *session_hand_out(struct session *s, const struct wire_frame 
 void session_expire(struct session *s, const struct wire_frame *frame)
 {
     s->expired++;
-    if (frame->text_size > 0)
+    if ((frame->flags & WIRE_F_ACK) != 0)
+        acks_add(&s->acks, frame->number, ACKS_AGAIN, 0);
+    else if (frame->text_size > 0)
         reports_add(&s->reports, frame->text, frame->text_size);
     let_go(s, frame);
     inbox_advance(&s->inbox, frame->priority, frame->size);
@@ -570,11 +572,16 @@ void session_gather(struct session *s, const struct session_message *m)
 }
 
 /* Begin an envelope of control frames; returns where the first one goes. */
+static uint8_t *begin(struct session_envelope *envelope, uint8_t level)
+{
+    session_clear(envelope);
+    envelope->level = level;
+    return envelope->bytes + envelope->size;
+}
+
 static uint8_t *begin_control(struct session *s, uint8_t level)
 {
-    session_clear(&s->alone);
-    s->alone.level = level;
-    return s->alone.bytes + s->alone.size;
+    return begin(&s->alone, level);
 }
 
 void session_put_register(struct session *s, uint16_t flags, uint32_t pid, uint64_t start,
@@ -606,6 +613,30 @@ void session_put_fetch(struct session *s, uint64_t name)
     uint8_t *out = begin_control(s, WIRE_CONTROL);
 
     s->alone.size += (uint32_t)wire_put_fetch(out, name);
+}
+
+void session_put_join(struct session *s, const struct wire_frame *join)
+{
+    uint8_t *out = begin_control(s, WIRE_CONTROL);
+
+    s->alone.size += (uint32_t)wire_put_join(out, join);
+}
+
+void session_put_will(struct session *s, const struct session_message *m)
+{
+    bool urgent = m->frame_size <= s->urgent_width - WIRE_ENVELOPE_SIZE;
+
+    session_put_alone(s, m);
+    s->alone.level = urgent ? WIRE_CONTROL : WIRE_URGENT - 1;
+}
+
+uint32_t session_put_acks(const struct session *s, struct session_envelope *out)
+{
+    uint8_t *frames = begin(out, WIRE_CONTROL);
+    uint32_t n;
+
+    out->size += (uint32_t)acks_put(&s->acks, frames, envelope_room(s, out), &n);
+    return n;
 }
 
 void session_write_nudge(const struct session *s, uint8_t out[SESSION_NUDGE_SIZE])

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "libclient/acks.h"
 #include "libclient/board.h"
 #include "libclient/confirms.h"
 #include "libclient/fetches.h"
@@ -28,7 +29,7 @@ struct session_envelope {
 
 /* What is wanted of a message frame. */
 struct session_message {
-    uint8_t type; /* WIRE_PUBLISH, WIRE_REQUEST, WIRE_REPLY */
+    uint8_t type; /* WIRE_PUBLISH, WIRE_REQUEST, WIRE_REPLY, WIRE_WILL */
     uint8_t priority;
     uint16_t flags;
     uint16_t frame_size; /* wire_message_size() or wire_pooled_size() */
@@ -93,8 +94,9 @@ struct session {
     struct wire_frame reply; /* the call's, when it is done by a reply: it lies in reply_batch, */
     struct inbox_batch *reply_batch; /* on which there is a hold. NULL: no reply */
     struct fetches fetches;
-    bool untold;   /* names were put into the release ring since the broker was told to look */
-    uint8_t ended; /* WIRE_STOPPED or WIRE_ENDED was read: the queue's last batch; else 0 */
+    struct acks acks; /* what became of messages of groups, not sent yet */
+    bool untold;      /* names were put into the release ring since the broker was told to look */
+    uint8_t ended;    /* WIRE_STOPPED or WIRE_ENDED was read: the queue's last batch; else 0 */
     uint8_t ended_code;
 
     /* Counters, for tests and for who debugs. */
@@ -165,8 +167,9 @@ bool session_peek(struct session *s, struct wire_frame *out);
 
 /* Go past the frame that session_peek() showed. Handed out: returns the batch it lies in, with a
  * hold for who reads it, who also has to session_release() a payload in a pool. Expired: counted by
- * topic, to be reported (rule P11). Lost, because its payload cannot be had: the request that it
- * answers has failed, anything else counts like an expired one. */
+ * topic, to be reported (rule P11); a message of a group goes back to it, where that is dealt with,
+ * when its acknowledgement is due if not at once. Lost, because its payload cannot be had: the
+ * request that it answers has failed, anything else counts like an expired one. */
 struct inbox_batch *session_hand_out(struct session *s, const struct wire_frame *frame);
 void session_expire(struct session *s, const struct wire_frame *frame);
 void session_lose(struct session *s, const struct wire_frame *frame);
@@ -217,6 +220,11 @@ void session_put_register(struct session *s, uint16_t flags, uint32_t pid, uint6
 void session_put_text(struct session *s, uint8_t type, uint16_t flags, uint32_t number,
                       const char *text, size_t text_size);
 void session_put_bye(struct session *s);
+void session_put_join(struct session *s, const struct wire_frame *join);
+
+/* A will, whose frame size is set. If the urgent request queue is too narrow for it, it goes by the
+ * other, at the highest level that this has. */
+void session_put_will(struct session *s, const struct session_message *m);
 void session_put_fetch(struct session *s, uint64_t name);
 
 /* A whole envelope with NUDGE, without the use of `alone`: it may be wanted while that is being
@@ -227,6 +235,10 @@ void session_write_nudge(const struct session *s, uint8_t out[SESSION_NUDGE_SIZE
 /* As many reports as fit into `alone`. Returns how many; pass that to reports_drop() when it was
  * sent. */
 uint32_t session_put_reports(struct session *s);
+
+/* Make `out` an envelope of what was decided about messages of groups. Returns how many decisions
+ * are in it; pass that to acks_drop() when it was sent. */
+uint32_t session_put_acks(const struct session *s, struct session_envelope *out);
 
 /* Write the header: the last thing before sending. */
 void session_seal(const struct session *s, struct session_envelope *envelope);

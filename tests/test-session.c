@@ -649,6 +649,48 @@ static void P11_expired_messages_are_counted_and_reported(void **state)
     assert_string_equal(frame.text, "a/b");
 }
 
+/* It is the group's, and so is what becomes of it. */
+static void an_expired_message_of_a_group_goes_back_and_is_not_reported(void **state)
+{
+    struct peer *p = *state;
+    struct session_envelope out;
+    struct wire_envelope envelope;
+    struct wire_frame frame;
+
+    begin(p);
+    add_message(p, 3, WIRE_F_ACK, 70, 7, "a/b", "gone");
+    add_message(p, 3, WIRE_F_ACK, 71, 0, "a/b", "stays");
+    arrive(p, 3);
+    assert_true(session_peek(&p->session, &frame));
+    session_expire(&p->session, &frame);
+    expect(p, "stays");
+    assert_int_equal(p->session.expired, 1);
+    assert_int_equal(p->session.reports.n, 0);
+    assert_int_equal(session_put_acks(&p->session, &out), 1);
+    session_seal(&p->session, &out);
+    assert_int_equal(out.level, WIRE_CONTROL);
+    assert_int_equal(wire_get_envelope(out.bytes, out.size, &envelope), WIRE_OK);
+    assert_int_equal(wire_get_request(envelope.frames, envelope.size, &frame), WIRE_OK);
+    assert_int_equal(frame.type, WIRE_NACK);
+    assert_int_equal(frame.number, 70);
+}
+
+static void more_expire_than_can_be_told_of_and_the_rest_is_left_to_time(void **state)
+{
+    struct peer *p = *state;
+    struct wire_frame frame;
+
+    for (uint64_t name = 1; name <= ACKS_MAX + 1; name++) {
+        begin(p);
+        add_message(p, 3, WIRE_F_ACK, name, 7, "a/b", "gone");
+        arrive(p, 3);
+        assert_true(session_peek(&p->session, &frame));
+        session_expire(&p->session, &frame);
+    }
+    assert_int_equal(p->session.acks.n, ACKS_MAX);
+    assert_int_equal(p->session.expired, ACKS_MAX + 1);
+}
+
 static void P11_reports_go_in_as_many_envelopes_as_they_need(void **state)
 {
     struct peer *p = *state;
@@ -1113,6 +1155,25 @@ static void control_frames_are_envelopes_of_their_own(void **state)
     assert_int_equal(frame.type, WIRE_BYE);
 }
 
+static void a_will_too_wide_for_the_urgent_queue_goes_by_the_other(void **state)
+{
+    static const uint8_t payload[URGENT];
+    struct peer *p = *state;
+    struct session *s = &p->session;
+    struct session_message will = {
+        .type = WIRE_WILL, .priority = 30, .topic = "t", .topic_size = 1, .payload = payload};
+
+    will.size = URGENT - WIRE_ENVELOPE_SIZE - wire_message_size(1, 0);
+    will.frame_size = (uint16_t)wire_message_size(1, will.size);
+    session_put_will(s, &will);
+    assert_int_equal(s->alone.level, WIRE_CONTROL);
+    assert_int_equal(s->alone.size, URGENT);
+    will.size++;
+    will.frame_size++;
+    session_put_will(s, &will);
+    assert_int_equal(s->alone.level, WIRE_URGENT - 1);
+}
+
 /* ---- The model ---- */
 
 enum { PLACES = 10, MESSAGES = 400, BATCH_MAX = 5, LEVELS = 6 };
@@ -1363,6 +1424,8 @@ int main(void)
         TEST(an_answer_ends_the_call_that_waits_for_it),
         TEST(K10_one_answer_confirms_many),
         TEST(P11_expired_messages_are_counted_and_reported),
+        TEST(an_expired_message_of_a_group_goes_back_and_is_not_reported),
+        TEST(more_expire_than_can_be_told_of_and_the_rest_is_left_to_time),
         TEST(P11_reports_go_in_as_many_envelopes_as_they_need),
         TEST(a_pooled_message_is_handed_out_by_its_place),
         TEST(the_release_ring_goes_round),
@@ -1386,6 +1449,7 @@ int main(void)
         TEST(P3_a_rise_goes_first_and_the_low_batch_goes_on_gathering),
         TEST(a_run_at_the_higher_priority_gathers_too),
         TEST(a_fall_sends_what_is_gathered),
+        TEST(a_will_too_wide_for_the_urgent_queue_goes_by_the_other),
         TEST(control_frames_are_envelopes_of_their_own),
         cmocka_unit_test(P1_shuffled_steps_never_hand_out_a_lower_one_first),
     };

@@ -47,6 +47,15 @@ void stand_in_message(struct stand_in *s, uint8_t priority, uint16_t flags, uint
                                    expiry, topic, strlen(topic), payload, strlen(payload));
 }
 
+void stand_in_delivery(struct stand_in *s, uint8_t priority, uint16_t flags, uint64_t name,
+                       uint8_t tries, uint64_t expiry, const char *topic, const char *payload)
+{
+    uint8_t *frame = s->batch + s->batch_size;
+
+    stand_in_message(s, priority, flags | WIRE_F_ACK, name, expiry, topic, payload);
+    wire_patch_tries(frame, tries);
+}
+
 void stand_in_pooled(struct stand_in *s, uint8_t priority, uint16_t flags, uint64_t number,
                      const char *topic, const struct wire_slot *slot)
 {
@@ -135,10 +144,20 @@ void stand_in_say(struct stand_in *s, uint8_t priority, const char *topic, const
 
 void stand_in_answer(struct stand_in *s, const struct wire_frame *frame)
 {
-    bool confirm = frame->type == WIRE_PUBLISH && (frame->flags & WIRE_F_CONFIRM) != 0;
-
-    if (!confirm && frame->type != WIRE_SUBSCRIBE && frame->type != WIRE_UNSUBSCRIBE)
+    switch (frame->type) {
+    case WIRE_PUBLISH:
+        if ((frame->flags & WIRE_F_CONFIRM) == 0)
+            return;
+        break;
+    case WIRE_SUBSCRIBE:
+    case WIRE_UNSUBSCRIBE:
+    case WIRE_JOIN:
+    case WIRE_WILL:
+    case WIRE_ADMIN:
+        break;
+    default:
         return;
+    }
     stand_in_begin(s);
     stand_in_code(s, WIRE_C_OK, (uint32_t)frame->number, 1);
     stand_in_send(s, WIRE_CONTROL);
@@ -277,8 +296,11 @@ static bool take_one(struct stand_in *s, const struct queue *q)
 {
     uint8_t bytes[WIRE_QUEUE_MAX];
     unsigned level;
-    ssize_t n = queue_receive(q, bytes, sizeof(bytes), &level);
+    ssize_t n;
 
+    if (q == &s->request && atomic_load(&s->deaf))
+        return false;
+    n = queue_receive(q, bytes, sizeof(bytes), &level);
     if (n >= 0)
         take_envelope(s, bytes, (size_t)n, q == &s->urgent, level);
     return n >= 0;

@@ -60,7 +60,8 @@ struct stand_in {
     uint32_t row_state;            /* of the sessions it makes, if not BOARD_ROW_LIVE */
     _Atomic bool mute;             /* answers nothing, */
     _Atomic uint32_t n_ignored;    /* not even so many registrations */
-    _Atomic bool paused;           /* does not even read */
+    _Atomic bool paused;           /* does not even read, */
+    _Atomic bool deaf;             /* or not the request queue for normal priorities */
     void (*answer)(struct stand_in *s,
                    const struct wire_frame *frame); /* other frames; NULL: see stand_in_answer() */
     void *context;                                  /* its */
@@ -97,6 +98,9 @@ void stand_in_await(struct stand_in *s, uint32_t n);
 void stand_in_begin(struct stand_in *s);
 void stand_in_message(struct stand_in *s, uint8_t priority, uint16_t flags, uint64_t number,
                       uint64_t expiry, const char *topic, const char *payload);
+void stand_in_delivery(struct stand_in *s, uint8_t priority, uint16_t flags, uint64_t name,
+                       uint8_t tries, uint64_t expiry, const char *topic,
+                       const char *payload); /* out of a group */
 void stand_in_pooled(struct stand_in *s, uint8_t priority, uint16_t flags, uint64_t number,
                      const char *topic, const struct wire_slot *slot);
 void stand_in_lent(struct stand_in *s, uint8_t code, uint64_t name, uint64_t offset, uint64_t size);
@@ -116,7 +120,8 @@ void stand_in_hand_back(struct stand_in *s, const struct wire_slot *slot);
 /* One plain message. */
 void stand_in_say(struct stand_in *s, uint8_t priority, const char *topic, const char *payload);
 
-/* What is answered without an `answer`: OK to SUBSCRIBE, UNSUBSCRIBE and confirms. */
+/* What is answered without an `answer`: OK to SUBSCRIBE, UNSUBSCRIBE, JOIN, WILL, ADMIN and
+ * confirms. */
 void stand_in_answer(struct stand_in *s, const struct wire_frame *frame);
 
 #endif
