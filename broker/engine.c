@@ -670,7 +670,7 @@ void engine_unanswered(struct engine *e, uint32_t slot, uint8_t code)
     const struct cell *c = engine_cell(e, slot);
     const struct row *requester = engine_row(e, c->account);
 
-    if (c->refs > 1 || requester->state != ROW_LIVE || requester->age > r->age)
+    if (c->refs > 1 || c->answered != 0 || requester->state != ROW_LIVE || requester->age > r->age)
         engine_end(e, slot);
     else
         engine_change(

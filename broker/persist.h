@@ -338,12 +338,13 @@ enum { STORE_SLOTS_MAX = 1 << 24 }; /* slots that a name can tell apart */
 
 /* Bytes. A cell has no state: it is in use if a live reference reaches it. */
 struct cell {
-    uint32_t next;    /* 0: the last one */
-    uint32_t size;    /* of the frame */
-    uint64_t born;    /* nanoseconds of CLOCK_BOOTTIME */
-    uint16_t account; /* row of the publisher */
-    uint16_t pool;    /* derived: 1 + which of the ledger's pools has its payload; 0: none */
-    uint32_t refs;    /* derived: live references to it */
+    uint32_t next;     /* 0: the last one */
+    uint16_t size;     /* of the frame */
+    uint16_t answered; /* a request: a reply to it was taken, so that no failure is told any more */
+    uint64_t born;     /* nanoseconds of CLOCK_BOOTTIME */
+    uint16_t account;  /* row of the publisher */
+    uint16_t pool;     /* derived: 1 + which of the ledger's pools has its payload; 0: none */
+    uint32_t refs;     /* derived: live references to it */
     uint32_t
         pins; /* derived: those held by sessions; while there are any, the publisher is charged */
     uint32_t topic; /* derived: the topic's row on the board */
@@ -365,6 +366,7 @@ _Static_assert(offsetof(struct landing, bytes) % 4096 == 0, "layout");
 _Static_assert(sizeof(struct row) == 256, "layout");
 _Static_assert(sizeof(struct reference) == 32, "layout");
 _Static_assert(sizeof(struct cell) == WIRE_CELL_SIZE, "layout");
+_Static_assert(WIRE_QUEUE_MAX <= UINT16_MAX, "a frame's size fits its cell");
 _Static_assert(sizeof(struct cell_more) == WIRE_CELL_SIZE, "layout");
 
 /* ---- The stores ---- */
@@ -407,6 +409,15 @@ static inline void persist_bytes(uint8_t *to, const uint8_t *from, size_t size)
 {
     PERSIST_POINT();
     memcpy(to, from, size);
+}
+
+/* A request has its reply. */
+static inline void persist_answered(struct cell *request)
+{
+    PERSIST_POINT();
+    atomic_signal_fence(memory_order_seq_cst);
+    __atomic_store_n(&request->answered, 1, __ATOMIC_RELAXED);
+    atomic_signal_fence(memory_order_seq_cst);
 }
 
 /* Words that others read: of an outbox. What was stored before is seen by who sees this. */

@@ -638,6 +638,8 @@ static void end_one(struct engine *e, uint32_t slot)
 {
     const struct reference *r = engine_reference(e, slot);
 
+    if (ref_state(r) == REF_OUT && (ref_flags(r) & REF_REQUEST) != 0)
+        persist_answered(engine_cell(e, slot));
     if (ref_state(r) == REF_OUT && (ref_flags(r) & REF_HELD) != 0)
         engine_change(e, slot, r->word & ~((uint64_t)REF_REQUEST << 8));
     else if (ref_state(r) != REF_FREE)

@@ -99,7 +99,8 @@ uint32_t store_put(struct store *s, const uint8_t *frame, uint32_t size, uint16_
     uint32_t part = size < WIRE_FIRST_CELL ? size : WIRE_FIRST_CELL;
     uint32_t *link = &c->next;
 
-    c->size = size;
+    c->size = (uint16_t)size;
+    c->answered = 0;
     c->born = born;
     c->account = account;
     c->pool = 0;

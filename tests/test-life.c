@@ -272,6 +272,27 @@ static void as_long_as_one_server_lives_nobody_is_told(void **state)
     expect_nothing(r, client);
 }
 
+/* The failure would overtake the reply, which waits at the request's own priority. */
+static void L2_who_has_a_reply_is_not_told_that_another_server_died(void **state)
+{
+    struct rig *r = *state;
+    uint16_t client = expect_session(r, "client");
+    uint16_t first = subscriber(r, "first", "t");
+    uint16_t second = subscriber(r, "second", "t");
+
+    rig_request(r, client, "t", 1, r->engine.now + RIG_SECOND);
+    rig_turn(r);
+    expect_frame(r, first, WIRE_MESSAGE);
+    rig_reply(r, second, expect_frame(r, second, WIRE_MESSAGE).number, "here");
+    rig_turn(r);
+    assert_int_equal(rig_restart(r), 0);
+    rig_kill(r, first);
+    rig_turn(r);
+    assert_int_equal(expect_frame(r, client, WIRE_MESSAGE).number, 1);
+    expect_nothing(r, client);
+    assert_int_equal(r->engine.timers.n, 0);
+}
+
 static void nobody_answers_a_requester_who_has_gone(void **state)
 {
     struct rig *r = *state;
@@ -1008,6 +1029,7 @@ int main(void)
         TEST(a_session_that_ends_leaves_nothing),
         TEST(a_retained_message_outlives_its_publisher),
         TEST(requests_of_a_dead_server_are_answered_peer_died),
+        TEST(L2_who_has_a_reply_is_not_told_that_another_server_died),
         TEST(as_long_as_one_server_lives_nobody_is_told),
         TEST(nobody_answers_a_requester_who_has_gone),
         cmocka_unit_test(P4_what_the_dead_left_is_charged_to_the_next_in_their_row),
