@@ -745,6 +745,8 @@ static void wrong_usage_exits_2_and_points_to_help(void **state)
         {"mqctl"},
         {"mqctl", "bogus"},
         {"mqctl", "cleanup", "bogus"},
+        {"mqctl", "clients", "bogus"},
+        {"mqctl", "reload", "bogus"},
     };
 
     (void)state;

@@ -1,27 +1,17 @@
 /* mqstat: the statistics of a broker, read from its board.
  *
- * The board is mapped read-only, and the broker is never asked: it does not notice, and need not be
- * able to answer. So mqstat works while the broker hangs or is stopped, and after it was killed;
- * whether it lives is seen in /proc. How full the kernel queues are is the kernel's word, where we
- * may open them; nothing is ever received from them. */
+ * The broker is never asked (tools/look.h): so mqstat works while it hangs or is stopped, and after
+ * it was killed. */
 #include <err.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "libclient/board.h"
-#include "libclient/names.h"
-#include "libclient/queue.h"
-#include "libclient/segment.h"
 #include "tools/interrupt.h"
+#include "tools/look.h"
 #include "tools/options.h"
-#include "libclient/process.h"
 #include "tools/screen.h"
 #include "tools/snapshot.h"
 #include "tools/statistics.h"
@@ -115,99 +105,7 @@ static void check_arguments(const struct options *options, struct arguments *arg
         arguments->output = isatty(STDOUT_FILENO) ? OUTPUT_TABLE : OUTPUT_JSON;
     if (arguments->output == OUTPUT_PROMETHEUS && arguments->watch > 0)
         options_usage(options, "--prometheus is for one look: the scraper comes again by itself");
-    arguments->instance = names_instance(options->instance);
-    if (!names_instance_valid(arguments->instance))
-        options_usage(options, "$MQBROKER_INSTANCE: '%s' is not a name", arguments->instance);
-}
-
-/* ---- Looking ---- */
-
-static uint64_t clock_now(clockid_t clock)
-{
-    struct timespec now;
-
-    clock_gettime(clock, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
-/* A queue of another make than the board says is not the one that the board speaks of. */
-static void ask_kernel(struct snapshot_queue *queue, const char *name)
-{
-    struct queue q;
-    int standing;
-
-    if (queue->depth == 0 || queue_open(&q, name, O_RDONLY | O_NONBLOCK) < 0)
-        return;
-    standing = queue_standing(&q);
-    if (standing >= 0 && q.depth == queue->depth && q.width == queue->width) {
-        queue->standing = (uint32_t)standing;
-        queue->asked = true;
-    }
-    queue_close(&q);
-}
-
-static void ask_kernel_for_all(struct snapshot *s)
-{
-    char name[NAMES_MAX];
-
-    names_request_queue(name, s->instance);
-    ask_kernel(&s->request, name);
-    names_urgent_queue(name, s->instance);
-    ask_kernel(&s->urgent, name);
-    for (size_t i = 0; i < s->n_clients; i++) {
-        names_reply_queue(name, s->instance, s->clients[i].info.nonce);
-        ask_kernel(&s->clients[i].queue, name);
-    }
-}
-
-static const char *check_sentence(int outcome, const struct board_header *board)
-{
-    static char sentence[160];
-
-    switch (outcome) {
-    case BOARD_E_LAYOUT:
-        snprintf(
-            sentence, sizeof sentence,
-            "its board has layout %u, and this mqstat knows layout %u: use the mqstat that came "
-            "with that broker",
-            board->layout, (unsigned)BOARD_LAYOUT);
-        return sentence;
-    case BOARD_E_MAGIC:
-        return "what has the name of its board is something else";
-    default:
-        return "its board is cut off";
-    }
-}
-
-/* Take a snapshot. Returns NULL, or a sentence that says why there is none. */
-static const char *look(struct snapshot *snapshot, const char *instance)
-{
-    struct segment segment;
-    char name[NAMES_MAX];
-    const char *failure = NULL;
-    int r;
-
-    *snapshot = (struct snapshot){.instance = instance};
-    names_board(name, instance);
-    r = segment_open(&segment, name, 0);
-    if (r == -ENOENT)
-        return "there is no such broker; start it with mqbroker, or name another with --instance";
-    if (r < 0)
-        return strerror(-r);
-    r = board_check(segment.base, segment.size);
-    if (r != BOARD_OK)
-        failure = check_sentence(r, segment.base);
-    else if (snapshot_take(snapshot, segment.base) < 0)
-        failure = strerror(ENOMEM);
-    segment_close(&segment);
-    if (failure != NULL)
-        return failure;
-    snapshot->now = clock_now(CLOCK_REALTIME);
-    snapshot->boot_now = clock_now(CLOCK_BOOTTIME);
-    snapshot->monotonic = clock_now(CLOCK_MONOTONIC);
-    snapshot->alive = process_alive(snapshot->pid, snapshot->pid_start);
-    ask_kernel_for_all(snapshot);
-    return NULL;
+    arguments->instance = options_instance(options);
 }
 
 /* ---- Showing ---- */
@@ -215,8 +113,6 @@ static const char *look(struct snapshot *snapshot, const char *instance)
 static void show(const struct arguments *arguments, const struct snapshot *now,
                  const struct snapshot *before)
 {
-    json_t *json;
-
     switch (arguments->output) {
     case OUTPUT_PROMETHEUS:
         statistics_prometheus(now, arguments->sections, stdout);
@@ -225,12 +121,7 @@ static void show(const struct arguments *arguments, const struct snapshot *now,
         table_print(now, before, arguments->sections, stdout);
         break;
     default:
-        json = statistics_json(now, arguments->sections);
-        json_dumpf(json, stdout,
-                   JSON_REAL_PRECISION(9) |
-                       (arguments->watch > 0 ? (size_t)JSON_COMPACT : JSON_INDENT(2)));
-        fputc('\n', stdout);
-        json_decref(json);
+        statistics_print(now, arguments->sections, arguments->watch > 0, stdout);
     }
     if (fflush(stdout) != 0)
         err(EXIT_FAILURE, "standard output");
@@ -241,7 +132,7 @@ static void look_or_fail(struct snapshot *snapshot, const struct arguments *argu
     const char *failure;
 
     snapshot_deinit(snapshot);
-    failure = look(snapshot, arguments->instance);
+    failure = look_at(snapshot, arguments->instance);
     if (failure == NULL)
         return;
     screen_close();

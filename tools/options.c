@@ -173,6 +173,15 @@ int options_next(struct options *options)
     }
 }
 
+const char *options_instance(const struct options *options)
+{
+    const char *instance = names_instance(options->instance);
+
+    if (!names_instance_valid(instance))
+        options_usage(options, "$MQBROKER_INSTANCE: '%s' is not a name", instance);
+    return instance;
+}
+
 char **options_rest(const struct options *options)
 {
     return options->argv + optind;

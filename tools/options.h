@@ -72,6 +72,10 @@ void options_begin(struct options *options, const struct options_program *progra
  * --help, --version and wrong usage. */
 int options_next(struct options *options);
 
+/* The instance to talk to: what --instance said, or the environment does; what is no name there is
+ * wrong usage. After options_next() returned -1. */
+const char *options_instance(const struct options *options);
+
 /* What stands on the command line beside options: NULL-terminated; after options_next() returned
  * -1. */
 char **options_rest(const struct options *options);

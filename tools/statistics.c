@@ -316,3 +316,13 @@ json_t *statistics_json(const struct snapshot *s, unsigned sections)
         set(object, "limits", words_object(snapshot_limits_fields, &s->limits));
     return object;
 }
+
+void statistics_print(const struct snapshot *s, unsigned sections, bool compact, FILE *out)
+{
+    json_t *json = statistics_json(s, sections);
+
+    json_dumpf(json, out,
+               JSON_REAL_PRECISION(9) | (compact ? (size_t)JSON_COMPACT : JSON_INDENT(2)));
+    fputc('\n', out);
+    json_decref(json);
+}

@@ -5,6 +5,7 @@
 #define MQBROKER_TOOLS_STATISTICS_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "tools/snapshot.h"
@@ -35,6 +36,9 @@ const char *statistics_group_state(uint32_t state);
 /* The snapshot as JSON; `sections` are bits of enum statistics_section. The caller's reference.
  * Without memory it says so and exits. */
 json_t *statistics_json(const struct snapshot *snapshot, unsigned sections);
+
+/* Print that: over many lines, or in one. Whether writing succeeded is for ferror(). */
+void statistics_print(const struct snapshot *snapshot, unsigned sections, bool compact, FILE *out);
 
 /* The snapshot in Prometheus' text format, version 0.0.4. */
 void statistics_prometheus(const struct snapshot *snapshot, unsigned sections, FILE *out);

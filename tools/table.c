@@ -30,7 +30,7 @@ static const char *grouped(char out[CELL_SIZE], uint64_t value)
     return out;
 }
 
-static void put_number(FILE *out, int width, uint64_t value)
+void table_put_number(FILE *out, int width, uint64_t value)
 {
     char cell[CELL_SIZE];
 
@@ -123,7 +123,7 @@ static void put_words(const struct snapshot *now, const struct snapshot *before,
             continue;
         snprintf(key, sizeof key, "%s%s", lead, fields->key);
         fprintf(out, "  %-22s", key);
-        put_number(out, 15, value);
+        table_put_number(out, 15, value);
         if (fields->kind == SNAPSHOT_COUNTER)
             put_rate(out, 14, now, before, value,
                      before != NULL ? snapshot_word(earlier_words, fields) : 0);
@@ -156,10 +156,10 @@ static void put_priorities(const struct snapshot *now, const struct snapshot *be
         if (!snapshot_priority_used(priority))
             continue;
         fprintf(out, "  %2d", i);
-        put_number(out, 12, priority->words.in);
-        put_number(out, 14, priority->words.out);
-        put_number(out, 9, priority->words.waiting);
-        put_number(out, 9, sum(snapshot_drops_fields, &priority->drops));
+        table_put_number(out, 12, priority->words.in);
+        table_put_number(out, 14, priority->words.out);
+        table_put_number(out, 9, priority->words.waiting);
+        table_put_number(out, 9, sum(snapshot_drops_fields, &priority->drops));
         put_bound(out, 9, snapshot_wait_bound(priority->wait, 500));
         put_bound(out, 9, snapshot_wait_bound(priority->wait, 990));
         put_bound(out, 9, snapshot_wait_bound(priority->wait, 1000));
@@ -203,13 +203,13 @@ static void put_client(const struct snapshot *now, const struct snapshot *before
     const struct snapshot_client *earlier = earlier_client(before, client);
 
     fprintf(out, "  %5u%8u", client->session, client->info.pid);
-    put_number(out, 12, client->words.in);
-    put_number(out, 12, client->words.out);
-    put_number(out, 9, client->words.waiting);
-    put_number(out, 8, client->words.missed);
-    put_number(out, 8, sum(snapshot_refusals_fields, &client->refusals));
+    table_put_number(out, 12, client->words.in);
+    table_put_number(out, 12, client->words.out);
+    table_put_number(out, 9, client->words.waiting);
+    table_put_number(out, 8, client->words.missed);
+    table_put_number(out, 8, sum(snapshot_refusals_fields, &client->refusals));
     fprintf(out, "%4u/%-3u", client->queue.standing, client->queue.depth);
-    put_number(out, 4, client->words.subscriptions);
+    table_put_number(out, 4, client->words.subscriptions);
     if (before != NULL) {
         fprintf(out, "%*s", earlier == NULL ? 28 : 0, "");
         put_rate(out, 14, now, earlier != NULL ? before : NULL, client->words.in,
@@ -243,11 +243,11 @@ static void put_topic(const struct snapshot *now, const struct snapshot *before,
 
     if (before != NULL && i < before->n_topics && strcmp(before->topics[i].name, topic->name) == 0)
         earlier = &before->topics[i];
-    put_number(out, 16, topic->words.in);
-    put_number(out, 14, topic->words.out);
-    put_number(out, 9, topic->words.waiting);
-    put_number(out, 9, sum(snapshot_drops_fields, &topic->drops));
-    put_number(out, 11, topic->words.unmatched);
+    table_put_number(out, 16, topic->words.in);
+    table_put_number(out, 14, topic->words.out);
+    table_put_number(out, 9, topic->words.waiting);
+    table_put_number(out, 9, sum(snapshot_drops_fields, &topic->drops));
+    table_put_number(out, 11, topic->words.unmatched);
     if (before != NULL) {
         fprintf(out, "%*s", earlier == NULL ? 14 : 0, "");
         put_rate(out, 14, now, earlier != NULL ? before : NULL, topic->words.in,
@@ -285,16 +285,16 @@ static void put_group(const struct snapshot *now, const struct snapshot *before,
 {
     const struct snapshot_group *earlier = earlier_group(before, group);
 
-    put_number(out, 14, group->words.members);
-    put_number(out, 10, group->words.waiting);
-    put_number(out, 8, group->words.later);
-    put_number(out, 9, group->words.unacknowledged);
-    put_number(out, 8, group->words.dead);
-    put_number(out, 12, group->words.in);
-    put_number(out, 12, group->words.out);
-    put_number(out, 10, group->words.returned);
-    put_number(out, 9, group->words.refused);
-    put_number(out, 9, sum(snapshot_drops_fields, &group->drops));
+    table_put_number(out, 14, group->words.members);
+    table_put_number(out, 10, group->words.waiting);
+    table_put_number(out, 8, group->words.later);
+    table_put_number(out, 9, group->words.unacknowledged);
+    table_put_number(out, 8, group->words.dead);
+    table_put_number(out, 12, group->words.in);
+    table_put_number(out, 12, group->words.out);
+    table_put_number(out, 10, group->words.returned);
+    table_put_number(out, 9, group->words.refused);
+    table_put_number(out, 9, sum(snapshot_drops_fields, &group->drops));
     if (before != NULL) {
         fprintf(out, "%*s", earlier == NULL ? 28 : 0, "");
         put_rate(out, 14, now, earlier != NULL ? before : NULL, group->words.in,
@@ -331,9 +331,9 @@ static void put_journal(const struct snapshot *now, const struct snapshot *befor
 static void put_limit(FILE *out, const char *what, uint64_t used, uint64_t most, const char *unit)
 {
     fprintf(out, "  %-22s", what);
-    put_number(out, 15, used);
+    table_put_number(out, 15, used);
     fputs(" of ", out);
-    put_number(out, 14, most);
+    table_put_number(out, 14, most);
     fprintf(out, "  %s\n", unit);
 }
 
@@ -352,9 +352,9 @@ static void put_limits(const struct snapshot *now, FILE *out)
     put_limit(out, "groups", limits->groups, limits->groups_max, "consumer groups");
     put_limit(out, "topics watched", limits->topics, limits->topics_max, "rows");
     fprintf(out, "  %-22s", "subscriptions");
-    put_number(out, 15, limits->subscriptions);
+    table_put_number(out, 15, limits->subscriptions);
     fprintf(out, "\n  %-22s", "payload pools");
-    put_number(out, 15, limits->pools);
+    table_put_number(out, 15, limits->pools);
     fprintf(out, "                     of which %" PRIu64 " of ended sessions\n", limits->orphans);
 }
 

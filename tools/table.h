@@ -3,6 +3,7 @@
 #ifndef MQBROKER_TOOLS_TABLE_H
 #define MQBROKER_TOOLS_TABLE_H
 
+#include <stdint.h>
 #include <stdio.h>
 
 #include "tools/snapshot.h"
@@ -11,5 +12,8 @@
  * statistics_section. */
 void table_print(const struct snapshot *now, const struct snapshot *before, unsigned sections,
                  FILE *out);
+
+/* A number for a column, right-aligned, with thousands set apart; UINT64_MAX is "unlimited". */
+void table_put_number(FILE *out, int width, uint64_t value);
 
 #endif

@@ -1,0 +1,17 @@
+/* The verbs of mqctl. argv[0] is the verb; each returns the exit status (tools/options.h has those
+ * that are not the C library's). Failures are said in one line on standard error. */
+#ifndef MQBROKER_TOOLS_MQCTL_H
+#define MQBROKER_TOOLS_MQCTL_H
+
+/* From the board (mqctl-list.c). */
+int mqctl_clients(int argc, char **argv);
+int mqctl_groups(int argc, char **argv);
+
+/* By signals, watched on the board (mqctl-signal.c). */
+int mqctl_reload(int argc, char **argv);
+int mqctl_handover(int argc, char **argv);
+
+/* From what a dead broker left (mqctl-cleanup.c). */
+int mqctl_cleanup(int argc, char **argv);
+
+#endif
