@@ -19,7 +19,7 @@ enum { LIMIT = 100 };
 #define BYTES(text) .payload = (text), .size = sizeof(text) - 1
 
 static const struct mqc_message request = {
-    .topic = "a/b", BYTES("pay\0load"), .priority = 9, .flags = MQC_M_REQUEST};
+    .topic = "a/b", BYTES("pay\0load"), .priority = 9, .flags = MQC_M_REQUEST, .attempt = 4};
 
 static int run(struct command *command, const char *text, const struct mqc_message *message)
 {
@@ -47,10 +47,11 @@ static void the_payload_is_its_input_and_its_output_the_reply(void **state)
 
 static void the_message_stands_in_its_environment(void **state)
 {
-    static const char expected[] = "a/b 9 8 3 0 1\n";
+    static const char expected[] = "a/b 9 8 3 0 1 4\n";
 
     (void)state;
-    expect_reply("echo $MQ_TOPIC $MQ_PRIORITY $MQ_SIZE $MQ_NUMBER $MQ_RETAINED $MQ_REQUEST",
+    expect_reply("echo $MQ_TOPIC $MQ_PRIORITY $MQ_SIZE $MQ_NUMBER $MQ_RETAINED $MQ_REQUEST "
+                 "$MQ_ATTEMPT",
                  expected, sizeof expected - 1);
 }
 

@@ -35,8 +35,12 @@ static void expect(const struct format *format, const struct mqc_message *messag
     free(text);
 }
 
-static const struct mqc_message plain = {
-    .topic = "plant/line1", .payload = "21.5", .size = 4, .priority = 9, .flags = MQC_M_RETAINED};
+static const struct mqc_message plain = {.topic = "plant/line1",
+                                         .payload = "21.5",
+                                         .size = 4,
+                                         .priority = 9,
+                                         .flags = MQC_M_RETAINED,
+                                         .attempt = 2};
 
 #define BYTES(text) .payload = (text), .size = sizeof(text) - 1
 
@@ -54,7 +58,7 @@ static void each_escape_writes_its_part(void **state)
         {"%X", "32312E35"},
         {"%l", "4"},
         {"%P", "9"},
-        {"%r%R", "10"},
+        {"%r%R%A", "102"},
         {"%n", "7"},
         {"%I", "2023-11-14T22:13:20.123456Z"},
         {"%U", "1700000000.123456789"},
@@ -93,7 +97,7 @@ static void an_unknown_escape_is_pointed_to(void **state)
         assert_false(format_valid(wrong[i].format, &bad));
         assert_string_equal(bad, wrong[i].bad);
     }
-    assert_true(format_valid("%t%p%x%X%l%P%r%R%n%I%U%j%%\\n\\t\\r\\0\\e\\\\", &bad));
+    assert_true(format_valid("%t%p%x%X%l%P%r%R%A%n%I%U%j%%\\n\\t\\r\\0\\e\\\\", &bad));
     assert_true(format_valid("", &bad));
     assert_true(format_valid(FORMAT_PAYLOAD FORMAT_VERBOSE FORMAT_JSON, &bad));
 }
@@ -195,6 +199,17 @@ static void json_holds_text_as_text_and_all_else_as_base64(void **state)
     }
 }
 
+static void json_says_the_attempt_of_what_comes_out_of_a_group(void **state)
+{
+    static const struct mqc_message owed = {
+        .topic = "t", .payload = "x", .size = 1, .priority = 9, .acknowledge = 1, .attempt = 3};
+
+    (void)state;
+    expect(&(struct format){.text = "%j"}, &owed,
+           "{\"time\":\"2023-11-14T22:13:20.123456Z\",\"topic\":\"t\",\"priority\":9,"
+           "\"retained\":false,\"request\":false,\"size\":1,\"attempt\":3,\"payload\":\"x\"}");
+}
+
 static void json_survives_a_topic_that_is_no_text(void **state)
 {
     const struct mqc_message message = {
@@ -276,6 +291,7 @@ int main(void)
         cmocka_unit_test(a_terminal_gets_nothing_that_could_act_on_it),
         cmocka_unit_test(no_byte_reaches_a_terminal_as_a_control_character),
         cmocka_unit_test(json_holds_text_as_text_and_all_else_as_base64),
+        cmocka_unit_test(json_says_the_attempt_of_what_comes_out_of_a_group),
         cmocka_unit_test(json_survives_a_topic_that_is_no_text),
         cmocka_unit_test(characters_are_those_of_unicode),
         cmocka_unit_test(width_counts_what_is_written),

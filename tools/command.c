@@ -4,7 +4,10 @@
  * or part of it, or not at all, and nobody waits for anybody or gets SIGPIPE. The reply comes
  * through a pipe, so that a command that never stops writing is stopped: behind the limit the pipe
  * is closed. The end of the command is the end of its process, not of the pipe, which something
- * that it left running in the background may hold open. */
+ * that it left running in the background may hold open.
+ *
+ * Who is patient with a command gives it a process group of its own: an interruption from the
+ * keyboard goes to all of the terminal's, and would end it too. */
 #include "tools/command.h"
 
 #include <errno.h>
@@ -47,7 +50,8 @@ static int set_environment(const struct mqc_message *message, uint64_t number)
         set_number("MQ_PRIORITY", message->priority) < 0 ||
         set_number("MQ_SIZE", message->size) < 0 || set_number("MQ_NUMBER", number) < 0 ||
         set_number("MQ_RETAINED", (message->flags & MQC_M_RETAINED) != 0) < 0 ||
-        set_number("MQ_REQUEST", (message->flags & MQC_M_REQUEST) != 0) < 0)
+        set_number("MQ_REQUEST", (message->flags & MQC_M_REQUEST) != 0) < 0 ||
+        set_number("MQ_ATTEMPT", message->attempt) < 0)
         return -errno;
     return 0;
 }
@@ -93,7 +97,8 @@ static int start(const struct command *command, int in, int out, pid_t *pid)
     sigaddset(&defaults, SIGPIPE); /* we ignore it; what we catch is reset by exec */
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigdefault(&attributes, &defaults);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF |
+                                              (command->patient ? POSIX_SPAWN_SETPGROUP : 0));
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, in, STDIN_FILENO);
     if (out >= 0)
@@ -129,7 +134,7 @@ static int follow(struct command *command, int pidfd, int *pipe)
 {
     for (;;) {
         struct pollfd fds[] = {{.fd = pidfd, .events = POLLIN}, {.fd = *pipe, .events = POLLIN}};
-        int r = interrupt_poll(fds, 2, -1);
+        int r = command->patient ? interrupt_outwait(fds, 2) : interrupt_poll(fds, 2, -1);
 
         if (r < 0)
             return r;

@@ -1,11 +1,13 @@
 /* A shell command that handles a message: mqsub --exec.
  *
  * The payload is its standard input; the rest of the message stands in its environment: MQ_TOPIC,
- * MQ_PRIORITY, MQ_SIZE, MQ_NUMBER (counting from 1), MQ_RETAINED and MQ_REQUEST (0 or 1). For a
- * request what it writes to standard output is the reply. */
+ * MQ_PRIORITY, MQ_SIZE, MQ_NUMBER (counting from 1), MQ_RETAINED and MQ_REQUEST (0 or 1), and
+ * MQ_ATTEMPT (1 for the first delivery). For a request what it writes to standard output is the
+ * reply. */
 #ifndef MQBROKER_TOOLS_COMMAND_H
 #define MQBROKER_TOOLS_COMMAND_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,6 +17,7 @@
 struct command {
     const char *text;     /* for sh -c */
     size_t reply_limit;   /* bytes of the largest reply */
+    bool patient;         /* an interruption does not end it */
     struct growing reply; /* what the last one wrote, if its message was a request */
     size_t reply_size;
     int detail; /* COMMAND_E_STATUS: the exit status; COMMAND_E_SIGNAL: the signal */

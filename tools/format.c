@@ -79,6 +79,12 @@ static int put_request(const struct event *e)
     return 0;
 }
 
+static int put_attempt(const struct event *e)
+{
+    fprintf(e->out, "%u", e->message->attempt);
+    return 0;
+}
+
 static int put_number(const struct event *e)
 {
     fprintf(e->out, "%llu", (unsigned long long)e->number);
@@ -127,7 +133,7 @@ static void set_payload(json_t *object, const struct mqc_message *message)
                             text_json_base64(message->payload, message->size));
 }
 
-enum { JSON_KEYS = 7 };
+enum { JSON_KEYS = 7 }; /* of any message; of one out of a group one more */
 
 static int put_json(const struct event *e)
 {
@@ -143,9 +149,11 @@ static int put_json(const struct event *e)
     json_object_set_new(object, "retained", json_boolean((message->flags & MQC_M_RETAINED) != 0));
     json_object_set_new(object, "request", json_boolean((message->flags & MQC_M_REQUEST) != 0));
     json_object_set_new(object, "size", json_integer((json_int_t)message->size));
+    if (message->acknowledge)
+        json_object_set_new(object, "attempt", json_integer(message->attempt));
     set_payload(object, message);
     /* Setting NULL for want of memory sets nothing. */
-    whole = json_object_size(object) == JSON_KEYS;
+    whole = json_object_size(object) == JSON_KEYS + (message->acknowledge ? 1u : 0u);
     if (whole)
         json_dumpf(object, e->out, JSON_COMPACT);
     json_decref(object);
@@ -156,10 +164,10 @@ static const struct escape {
     char letter;
     int (*put)(const struct event *event);
 } escapes[] = {
-    {'%', put_percent},   {'t', put_topic},  {'p', put_payload},  {'x', put_hex},
-    {'X', put_upper_hex}, {'l', put_length}, {'P', put_priority}, {'r', put_retained},
-    {'R', put_request},   {'n', put_number}, {'I', put_iso_time}, {'U', put_unix_time},
-    {'j', put_json},
+    {'%', put_percent},   {'t', put_topic},   {'p', put_payload},  {'x', put_hex},
+    {'X', put_upper_hex}, {'l', put_length},  {'P', put_priority}, {'r', put_retained},
+    {'A', put_attempt},   {'R', put_request}, {'n', put_number},   {'I', put_iso_time},
+    {'U', put_unix_time}, {'j', put_json},
 };
 
 static const struct escape *find_escape(char letter)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 static volatile sig_atomic_t caught;
+static volatile sig_atomic_t unlimited; /* time */
 
 static void die_of(int number)
 {
@@ -28,7 +29,8 @@ static void handle(int number)
     if (number == SIGALRM || caught != 0)
         die_of(caught != 0 ? caught : number);
     caught = number;
-    alarm(INTERRUPT_GRACE);
+    if (!unlimited)
+        alarm(INTERRUPT_GRACE);
     errno = saved;
 }
 
@@ -71,6 +73,22 @@ int interrupt_poll(struct pollfd *fds, nfds_t n, int timeout_ms)
             r = -errno;
     } while (r == -EINTR && caught == 0);
     sigprocmask(SIG_SETMASK, &before, NULL);
+    return r;
+}
+
+int interrupt_outwait(struct pollfd *fds, nfds_t n)
+{
+    int r;
+
+    unlimited = 1;
+    alarm(0);
+    while ((r = poll(fds, n, -1)) < 0 && errno == EINTR)
+        ;
+    if (r < 0)
+        r = -errno;
+    unlimited = 0;
+    if (caught != 0)
+        alarm(INTERRUPT_GRACE);
     return r;
 }
 

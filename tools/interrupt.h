@@ -20,6 +20,11 @@ bool interrupt_seen(void);
  * meaning here do not end it, but begin the wait anew. */
 int interrupt_poll(struct pollfd *fds, nfds_t n, int timeout_ms);
 
+/* Wait for something that takes as long as it takes: an interruption neither ends this wait nor
+ * sets its limit of time before it is over; only a second one ends the program. Returns the number
+ * of ready descriptors, or -errno. */
+int interrupt_outwait(struct pollfd *fds, nfds_t n);
+
 /* Die of the signal that came, as whoever started us expects it: a shell then stops its script. */
 _Noreturn void interrupt_die(void);
 

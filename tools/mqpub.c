@@ -22,6 +22,7 @@
 #include "tools/interrupt.h"
 #include "tools/lines.h"
 #include "tools/options.h"
+#include "tools/will.h"
 
 enum {
     KEY_TTL = OPTIONS_KEY_LONG,
@@ -59,6 +60,7 @@ static const struct options_entry entries[] = {
     {KEY_REPEAT, "repeat", "N", "publish it so many times (default: 1)"},
     {KEY_INTERVAL, "interval", "DURATION", "pause between messages"},
     {'i', "id", "NAME", "register under this name"},
+    WILL_ENTRIES,
     {'q', "quiet", NULL, "no progress, no notes; errors are said"},
     {'v', "verbose", NULL, "say at the end how many messages went out"},
     {0},
@@ -91,6 +93,7 @@ struct arguments {
     int wait_ms;
     struct mqc_options session;
     struct mqc_publication publication;
+    struct mqc_publication will;
 };
 
 /* Publishes that wait for their confirmation, oldest first; a ring. */
@@ -191,6 +194,8 @@ static void take_option(const struct options *options, int key, struct arguments
     case 'v':
         arguments->verbose = true;
         break;
+    default:
+        will_take(&arguments->will, options, key);
     }
 }
 
@@ -209,6 +214,7 @@ static void check_arguments(const struct options *options, struct arguments *arg
         options_usage(options, "a request cannot be retained");
     if (arguments->request && arguments->publication.ttl_ms > 0)
         options_usage(options, "a request lives as long as its reply is waited for: -W, not --ttl");
+    will_check(&arguments->will, options);
     arguments->session.instance = options->instance;
     if (!arguments->request)
         arguments->session.flags |= MQC_PUBLISH_ONLY;
@@ -635,8 +641,10 @@ static int finish(struct publisher *p, int r)
 
 int main(int argc, char **argv)
 {
-    struct arguments arguments = {
-        .repeat = 1, .wait_ms = DEFAULT_WAIT_MS, .publication.priority = MQC_DEFAULT_PRIORITY};
+    struct arguments arguments = {.repeat = 1,
+                                  .wait_ms = DEFAULT_WAIT_MS,
+                                  .publication.priority = MQC_DEFAULT_PRIORITY,
+                                  .will = WILL_NONE};
     struct options options;
     static struct publisher publisher;
     int fd, r;
@@ -646,7 +654,8 @@ int main(int argc, char **argv)
         take_option(&options, key, &arguments);
     check_arguments(&options, &arguments);
     fd = open_source(&arguments);
-    if (mqc_open(&publisher.client, &arguments.session) < 0)
+    if (mqc_open(&publisher.client, &arguments.session) < 0 ||
+        (arguments.will.topic != NULL && mqc_set_will(publisher.client, &arguments.will) < 0))
         errx(EXIT_FAILURE, "%s", mqc_last_error());
     interrupt_catch();
     publisher.arguments = &arguments;
