@@ -107,7 +107,7 @@ bool daemon_said(const struct daemon *d, const char *words)
     return daemon_said_times(d, words) > 0;
 }
 
-static void print_log(const struct daemon *d)
+void daemon_print_log(const struct daemon *d)
 {
     char *text = read_log(d);
 
@@ -158,7 +158,29 @@ static bool map_board(struct daemon *d)
     return true;
 }
 
-static bool serves(struct daemon *d)
+void daemon_spawn(struct daemon *d, void (*meet)(pid_t pid, void *context), void *context)
+{
+    int gate[2];
+
+    assert_int_equal(pipe2(gate, O_CLOEXEC), 0);
+    fflush(NULL);
+    d->pid = fork();
+    assert_true(d->pid >= 0);
+    if (d->pid == 0) {
+        char word;
+
+        close(gate[1]);
+        if (read(gate[0], &word, sizeof(word)) < 0)
+            _exit(126);
+        become_broker(d);
+    }
+    close(gate[0]);
+    if (meet != NULL)
+        meet(d->pid, context);
+    close(gate[1]); /* it opens */
+}
+
+bool daemon_serves(struct daemon *d)
 {
     const struct board_header *board;
 
@@ -169,23 +191,24 @@ static bool serves(struct daemon *d)
            atomic_load(&board->pid) == (uint32_t)d->pid;
 }
 
-static void launch(struct daemon *d)
+void daemon_await(struct daemon *d)
 {
     uint64_t begun = patience_now();
 
-    fflush(NULL);
-    d->pid = fork();
-    assert_true(d->pid >= 0);
-    if (d->pid == 0)
-        become_broker(d);
-    while (!serves(d)) {
+    while (!daemon_serves(d)) {
         if (waitpid(d->pid, NULL, WNOHANG) == d->pid) {
             d->pid = 0;
-            print_log(d);
+            daemon_print_log(d);
             fail_msg("the broker has ended before it served");
         }
         patience_spend(begun, "the broker to serve");
     }
+}
+
+static void launch(struct daemon *d)
+{
+    daemon_spawn(d, NULL, NULL);
+    daemon_await(d);
 }
 
 void daemon_start(struct daemon *d, const char *config)
@@ -376,7 +399,7 @@ int daemon_stop(struct daemon *d)
     assert_int_equal(kill(d->pid, SIGTERM), 0);
     status = reap(d);
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-        print_log(d);
+        daemon_print_log(d);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
@@ -455,7 +478,7 @@ int daemon_teardown(void **state)
     }
     gone = daemon_is_gone(d);
     if (!gone) {
-        print_log(d);
+        daemon_print_log(d);
         remove_all(d);
     }
     segment_close(&d->board);

@@ -47,6 +47,14 @@ void daemon_configure(const struct daemon *d, const char *config);
 /* Start it again under the same instance, and return when it serves. */
 void daemon_restart(struct daemon *d);
 
+/* The two halves of a start, for who has to do with the process before it serves: fork it, have
+ * `meet` (or NULL) called before it becomes the broker; then wait until it serves. */
+void daemon_spawn(struct daemon *d, void (*meet)(pid_t pid, void *context), void *context);
+void daemon_await(struct daemon *d);
+
+/* Does it serve by now? */
+bool daemon_serves(struct daemon *d);
+
 /* SIGKILL, and reap it. */
 void daemon_kill(struct daemon *d);
 
@@ -65,6 +73,9 @@ bool daemon_said(const struct daemon *d, const char *words);
 
 /* How often? */
 unsigned daemon_said_times(const struct daemon *d, const char *words);
+
+/* Repeat on standard error what it said, for who has to find out what went wrong. */
+void daemon_print_log(const struct daemon *d);
 
 /* What it shows. Valid until it is started again, whatever becomes of the broker. */
 const struct board_header *daemon_board(const struct daemon *d);
