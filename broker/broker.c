@@ -365,6 +365,7 @@ int broker_new(struct broker **out, const char *instance, const struct config *c
     show_limits(b);
     shares_show(b);
     show_state(b, BOARD_RUNNING);
+    shell_wake_registering(b, 0); /* who was killed may have posted, and not told anybody */
     *out = b;
     return 0;
 }
