@@ -17,135 +17,15 @@
 
 #include "tests/support/actor.h"
 #include "tests/support/daemon.h"
+#include "tests/support/load.h"
 #include "tests/support/patience.h"
 #include "tests/support/stamp.h"
 
-enum {
-    PUBLISHERS = 3,
-    SUBSCRIBERS = 2,
-    KILLS = 25,
-    LARGEST = 200000, /* bytes of a payload, where they are large */
-    LEVELS = MQC_MAX_PRIORITY + 1,
-    LONG_MS = 30000,
-};
-
-struct part {
-    const char *instance;
-    uint32_t publisher;
-    uint32_t largest; /* payload, in bytes */
-    int batching;
-};
-
-/* An actor: publishes until it hears something; then says how many. */
-static void publish_on(struct actor *self, const void *context)
-{
-    static uint8_t payload[LARGEST];
-    const struct part *part = context;
-    struct mqc *client = actor_open(part->instance, NULL, MQC_PUBLISH_ONLY);
-    uint32_t next[LEVELS] = {0};
-    uint32_t random = 123456789 + part->publisher;
-    uint64_t n = 0;
-
-    ACTOR_REQUIRE(mqc_set_batching(client, part->batching) == 0);
-    actor_tell(self, 0);
-    while (!actor_has_said(self)) {
-        unsigned priority = stamp_random(&random) % LEVELS;
-        const struct stamp stamp = {.publisher = part->publisher,
-                                    .stream = priority,
-                                    .number = next[priority]++,
-                                    .size = stamp_size(&random, part->largest)};
-
-        stamp_fill(payload, &stamp);
-        ACTOR_REQUIRE(mqc_publish(client, "load", payload, stamp.size, priority) == 0);
-        n++;
-    }
-    ACTOR_REQUIRE(mqc_flush(client) == 0);
-    actor_hear(self);
-    actor_tell(self, n);
-    mqc_close(client);
-}
-
-/* An actor: reads, until it has read as many as it hears there are. */
-static void read_on(struct actor *self, const void *context)
-{
-    const struct part *part = context;
-    struct mqc *client = actor_open(part->instance, NULL, 0);
-    uint32_t next[PUBLISHERS][LEVELS] = {0};
-    uint64_t total = UINT64_MAX;
-    uint64_t n = 0;
-
-    ACTOR_REQUIRE(mqc_subscribe(client, "load", 0) == 0);
-    actor_tell(self, 0);
-    while (n < total) {
-        struct mqc_message message;
-        struct stamp stamp;
-        int r = mqc_receive(client, &message, 100);
-
-        if (total == UINT64_MAX && actor_has_said(self))
-            total = actor_hear(self);
-        if (r == -ETIMEDOUT)
-            continue;
-        ACTOR_REQUIRE(r == 0);
-        ACTOR_REQUIRE(stamp_read(message.payload, message.size, &stamp));
-        ACTOR_REQUIRE(stamp.stream == message.priority);
-        if (stamp.number != next[stamp.publisher][message.priority])
-            fprintf(stderr, "publisher %u, priority %u: number %u came, not %u\n", stamp.publisher,
-                    message.priority, stamp.number, next[stamp.publisher][message.priority]);
-        ACTOR_REQUIRE(stamp.number == next[stamp.publisher][message.priority]);
-        next[stamp.publisher][message.priority]++;
-        n++;
-        mqc_message_free(&message);
-    }
-    ACTOR_REQUIRE(mqc_receive(client, &(struct mqc_message){0}, 0) == -EAGAIN);
-    ACTOR_REQUIRE(mqc_missed(client) == 0);
-    actor_tell(self, n);
-    mqc_close(client);
-}
-
-/* An actor: answers requests. */
-static void answer_on(struct actor *self, const void *context)
-{
-    const struct part *part = context;
-    struct mqc *client = actor_open(part->instance, "answers", 0);
-
-    actor_tell(self, 0);
-    for (;;) {
-        struct mqc_message message;
-
-        ACTOR_REQUIRE(mqc_receive(client, &message, -1) == 0);
-        ACTOR_REQUIRE(mqc_reply(client, &message, message.payload, message.size) == 0);
-        mqc_message_free(&message);
-    }
-}
-
-/* An actor: asks until it hears something; then says how many questions were answered. */
-static void ask_on(struct actor *self, const void *context)
-{
-    const struct part *part = context;
-    struct mqc *client = actor_open(part->instance, NULL, 0);
-    uint64_t n;
-
-    actor_tell(self, 0);
-    for (n = 0; !actor_has_said(self); n++) {
-        const struct mqc_publication question = {
-            .topic = "@answers", .payload = &n, .size = sizeof(n), .priority = n % LEVELS};
-        struct mqc_message reply;
-
-        ACTOR_REQUIRE(mqc_request(client, &question, &reply, LONG_MS) == 0);
-        ACTOR_REQUIRE(reply.size == sizeof(n) && memcmp(reply.payload, &n, sizeof(n)) == 0);
-        mqc_message_free(&reply);
-    }
-    actor_hear(self);
-    actor_tell(self, n);
-    mqc_close(client);
-}
+enum { KILLS = 25 };
 
 static void kill_and_restart(struct daemon *d, uint32_t *random, uint32_t most)
 {
-    uint64_t in = board_get(&daemon_board(d)->totals.messages_in);
-    uint64_t more = most / 30 + stamp_random(random) % most;
-
-    PATIENCE_UNTIL(board_get(&daemon_board(d)->totals.messages_in) >= in + more);
+    load_wait(d, random, most);
     daemon_kill(d);
     daemon_restart(d);
 }
@@ -153,55 +33,20 @@ static void kill_and_restart(struct daemon *d, uint32_t *random, uint32_t most)
 static void K_clients_go_on_through_kills_under_load(void **state)
 {
     struct daemon *d = *state;
-    struct part part = {.instance = d->instance, .largest = sizeof(struct stamp)};
-    struct actor publishers[PUBLISHERS], subscribers[SUBSCRIBERS], server, asker;
     const struct mqc_publication kept = {
         .topic = "kept", .payload = "this", .size = 4, .priority = 8, .flags = MQC_RETAIN};
     struct mqc_message message;
+    struct load load;
     struct mqc *client;
-    uint64_t total = 0;
-    uint64_t asked;
     uint32_t random = 36243606;
 
     daemon_start(d, "stall_timeout = \"1h\";\n");
     client = daemon_open(d, NULL, 0);
     assert_int_equal(mqc_publish_with(client, &kept), 0);
-    for (unsigned i = 0; i < SUBSCRIBERS; i++) {
-        actor_start(&subscribers[i], read_on, &part);
-        actor_hear(&subscribers[i]);
-    }
-    actor_start(&server, answer_on, &part);
-    actor_hear(&server);
-    actor_start(&asker, ask_on, &part);
-    actor_hear(&asker);
-    for (part.publisher = 0; part.publisher < PUBLISHERS; part.publisher++) {
-        part.batching = part.publisher % 2;
-        actor_start(&publishers[part.publisher], publish_on, &part);
-        actor_hear(&publishers[part.publisher]);
-    }
+    load_begin(&load, d, sizeof(struct stamp));
     for (unsigned i = 0; i < KILLS; i++)
         kill_and_restart(d, &random, 3000);
-
-    for (unsigned i = 0; i < PUBLISHERS; i++)
-        actor_tell(&publishers[i], 0);
-    for (unsigned i = 0; i < PUBLISHERS; i++)
-        total += actor_hear(&publishers[i]);
-    for (unsigned i = 0; i < SUBSCRIBERS; i++)
-        actor_tell(&subscribers[i], total);
-    for (unsigned i = 0; i < SUBSCRIBERS; i++)
-        assert_int_equal(actor_hear(&subscribers[i]), total);
-    actor_tell(&asker, 0);
-    asked = actor_hear(&asker);
-    printf("%d kills: each of %d subscribers read all of %llu messages in order; %llu requests "
-           "were all "
-           "answered\n",
-           KILLS, SUBSCRIBERS, (unsigned long long)total, (unsigned long long)asked);
-    for (unsigned i = 0; i < PUBLISHERS; i++)
-        actor_join(&publishers[i]);
-    for (unsigned i = 0; i < SUBSCRIBERS; i++)
-        actor_join(&subscribers[i]);
-    actor_join(&asker);
-    actor_kill(&server);
+    load_end(&load);
 
     assert_int_equal(mqc_subscribe(client, "kept", 0), 0);
     assert_int_equal(mqc_receive(client, &message, PATIENCE_MS), 0);
@@ -219,39 +64,16 @@ static void K_clients_go_on_through_kills_under_load(void **state)
 static void S7_large_payloads_outlive_brokers(void **state)
 {
     struct daemon *d = *state;
-    struct part part = {.instance = d->instance, .largest = LARGEST};
-    struct actor publishers[PUBLISHERS], subscribers[SUBSCRIBERS];
-    uint64_t total = 0;
+    struct load load;
     uint32_t random = 521288629;
 
     /* So small that publishers wait for their pools as well, and queues so narrow that batches do
      * not fit. */
     daemon_start(d, "stall_timeout = \"1h\"; pool_max = \"2M\"; max_clients = 120;\n");
-    for (unsigned i = 0; i < SUBSCRIBERS; i++) {
-        actor_start(&subscribers[i], read_on, &part);
-        actor_hear(&subscribers[i]);
-    }
-    for (part.publisher = 0; part.publisher < PUBLISHERS; part.publisher++) {
-        part.batching = part.publisher % 2;
-        actor_start(&publishers[part.publisher], publish_on, &part);
-        actor_hear(&publishers[part.publisher]);
-    }
+    load_begin(&load, d, LOAD_LARGEST);
     for (unsigned i = 0; i < KILLS; i++)
         kill_and_restart(d, &random, 600);
-    for (unsigned i = 0; i < PUBLISHERS; i++)
-        actor_tell(&publishers[i], 0);
-    for (unsigned i = 0; i < PUBLISHERS; i++)
-        total += actor_hear(&publishers[i]);
-    for (unsigned i = 0; i < SUBSCRIBERS; i++)
-        actor_tell(&subscribers[i], total);
-    for (unsigned i = 0; i < SUBSCRIBERS; i++)
-        assert_int_equal(actor_hear(&subscribers[i]), total);
-    printf("%d kills: each of %d subscribers read all of %llu messages of up to %d bytes\n", KILLS,
-           SUBSCRIBERS, (unsigned long long)total, LARGEST);
-    for (unsigned i = 0; i < PUBLISHERS; i++)
-        actor_join(&publishers[i]);
-    for (unsigned i = 0; i < SUBSCRIBERS; i++)
-        actor_join(&subscribers[i]);
+    load_end(&load);
     PATIENCE_UNTIL(daemon_rows(d) == 0);
     PATIENCE_UNTIL(daemon_segments(d, ".pool") == 0);
     assert_int_equal(daemon_segments(d, ".outbox"), 0);
@@ -261,7 +83,7 @@ static void S7_large_payloads_outlive_brokers(void **state)
 static void a_publisher_that_waits_for_room_is_woken_by_the_next_broker(void **state)
 {
     struct daemon *d = *state;
-    const struct part part = {
+    const struct load_part part = {
         .instance = d->instance, .largest = sizeof(struct stamp), .batching = 1};
     struct actor publisher;
     struct mqc *subscriber;
@@ -271,7 +93,7 @@ static void a_publisher_that_waits_for_room_is_woken_by_the_next_broker(void **s
     daemon_start(d, "stall_timeout = \"1h\";\n");
     subscriber = daemon_open(d, NULL, 0);
     assert_int_equal(mqc_subscribe(subscriber, "load", 0), 0);
-    actor_start(&publisher, publish_on, &part);
+    actor_start(&publisher, load_publish, &part);
     actor_hear(&publisher);
     PATIENCE_UNTIL(board_get(&board_row(daemon_board(d), 0)->waiting_bytes) >=
                    daemon_board(d)->window / 2);
@@ -296,11 +118,11 @@ static void a_publisher_that_waits_for_room_is_woken_by_the_next_broker(void **s
 static void who_died_while_no_broker_ran_is_buried_by_the_next(void **state)
 {
     struct daemon *d = *state;
-    const struct part part = {.instance = d->instance};
+    const struct load_part part = {.instance = d->instance};
     struct actor subscriber;
 
     daemon_start(d, NULL);
-    actor_start(&subscriber, read_on, &part);
+    actor_start(&subscriber, load_read, &part);
     actor_hear(&subscriber);
     daemon_kill(d);
     actor_kill(&subscriber);
