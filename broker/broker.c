@@ -111,30 +111,46 @@ static void reload(struct broker *b)
     log_info("reloaded %s", b->config_path);
 }
 
+static void handle(struct broker *b, int signo)
+{
+    switch (signo) {
+    case SIGHUP:
+        reload(b);
+        break;
+    case SIGUSR2:
+        handover_ask(b);
+        break;
+    case SIGCHLD:
+        handover_hear(b);
+        break;
+    case SIGALRM:
+        handover_hurry(b);
+        break;
+    default:
+        log_info("%s: stopping", signo == SIGINT ? "SIGINT" : "SIGTERM");
+        b->stopping = true;
+        break;
+    }
+}
+
 static void on_signal(struct loop_source *source, uint32_t events)
 {
     struct broker *b = (struct broker *)((char *)source - offsetof(struct broker, signal_source));
     struct signalfd_siginfo info;
 
     (void)events;
-    while (read(b->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-        if (info.ssi_signo == SIGHUP) {
-            reload(b);
-        } else {
-            log_info("%s: stopping", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
-            b->stopping = true;
-        }
-    }
+    while (read(b->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+        handle(b, (int)info.ssi_signo);
 }
 
 static int watch_signals(struct broker *b)
 {
+    static const int watched[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD, SIGALRM};
     sigset_t signals;
 
     sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGHUP);
+    for (size_t i = 0; i < sizeof(watched) / sizeof(watched[0]); i++)
+        sigaddset(&signals, watched[i]);
     if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0)
         return -errno;
     b->signal_fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
@@ -189,6 +205,10 @@ static int show_process(struct broker *b)
         log_error("cannot read /proc/%d/stat: %s; is /proc mounted?", (int)getpid(), strerror(-r));
         return r;
     }
+    /* Whoever had the board before us was this very process: it was handed over. */
+    b->handed_over = b->memory.adopted && board_get(&board->pid_start) == start &&
+                     atomic_load_explicit(&board->pid, memory_order_relaxed) == (uint32_t)getpid();
+    board_add(&board->totals.handovers, b->handed_over);
     atomic_store_explicit(&board->pid, (uint32_t)getpid(), memory_order_relaxed);
     board_set(&board->pid_start, start);
     board_set(&board->started, shell_clock(CLOCK_REALTIME));
@@ -338,7 +358,7 @@ static void take_back(struct broker *b)
 }
 
 int broker_new(struct broker **out, const char *instance, const struct config *config,
-               const struct plan *plan, const char *config_path)
+               const struct plan *plan, const char *config_path, char *const argv[])
 {
     struct broker *b = calloc(1, sizeof(*b));
     int r;
@@ -350,6 +370,7 @@ int broker_new(struct broker **out, const char *instance, const struct config *c
     b->config = *config;
     b->plan = *plan;
     b->signal_fd = -1;
+    handover_init(&b->handover, argv);
     b->loop.epoll_fd = -1;
     b->request = b->urgent = QUEUE_CLOSED;
     b->request_source = b->urgent_source = b->signal_source = LOOP_SOURCE_NONE;
@@ -401,18 +422,27 @@ static void stop(struct broker *b)
     memory_remove(&b->memory);
 }
 
+static const char *beginning(const struct broker *b)
+{
+    if (b->handed_over)
+        return "handed over";
+    return b->memory.adopted ? "taken over" : "ready";
+}
+
 int broker_run(struct broker *b)
 {
     int r = 0;
 
-    log_info("instance \"%s\": %s, %" PRIu32 " clients at most", b->instance,
-             b->memory.adopted ? "taken over" : "ready", b->engine.n_rows);
+    log_info("instance \"%s\": %s, %" PRIu32 " clients at most", b->instance, beginning(b),
+             b->engine.n_rows);
     while (!b->stopping) {
         r = turn_next(b);
         if (r < 0) {
             log_error("cannot wait for events: %s", strerror(-r));
             break;
         }
+        if (b->handover.agreed && !b->stopping)
+            handover_go(b);
     }
     stop(b);
     log_info("instance \"%s\": stopped", b->instance);
@@ -423,6 +453,7 @@ void broker_free(struct broker *b)
 {
     if (b == NULL)
         return;
+    handover_deinit(&b->handover);
     for (uint32_t i = 0; b->peers != NULL && i < b->engine.n_rows; i++) {
         peer_close(b, &b->peers[i]);
         copies_forget(b, (uint16_t)i);

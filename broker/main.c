@@ -13,8 +13,11 @@
 #include "broker/broker.h"
 #include "broker/config.h"
 #include "broker/log.h"
+#include "broker/persist.h"
 #include "broker/plan.h"
+#include "libclient/board.h"
 #include "libclient/names.h"
+#include "libclient/wire.h"
 
 #define DEFAULT_CONFIG "/etc/mqbroker/mqbroker.conf"
 
@@ -25,6 +28,8 @@ struct arguments {
     const char *instance;
     bool check_config;
     bool limits;
+    const char *adopts_ledger; /* NULL: it is not asked */
+    const char *adopts_board;
 };
 
 static const char help[] =
@@ -38,11 +43,15 @@ static const char help[] =
     "      --check-config    check the configuration and exit\n"
     "      --limits          print the queues that the kernel's limits allow, and how\n"
     "                        to raise them, and exit\n"
+    "      --adopts LEDGER BOARD\n"
+    "                        say whether this broker, with these options, could take\n"
+    "                        over from one with these layouts, and exit\n"
     "  -h, --help            print this and exit\n"
-    "  -V, --version         print the version and exit\n"
+    "  -V, --version         print the version and the layouts and exit\n"
     "\n"
     "SIGTERM and SIGINT stop it cleanly: every client is told and everything removed.\n"
-    "SIGHUP reads the configuration again. After SIGKILL, start it again: clients go on.\n"
+    "SIGHUP reads the configuration again. SIGUSR2 hands over to the mqbroker that is\n"
+    "installed now. After SIGKILL, start it again: clients go on.\n"
     "\n"
     "Exit status: 0 stopped cleanly, 1 an error, 2 wrong usage.\n"
     "\n"
@@ -57,12 +66,13 @@ static int usage(const char *what)
 /* -1: go on; otherwise the exit status. */
 static int parse(struct arguments *a, int argc, char **argv)
 {
-    enum { CHECK = 256, LIMITS, INSTANCE };
+    enum { CHECK = 256, LIMITS, INSTANCE, ADOPTS };
     static const struct option options[] = {
         {"config", required_argument, NULL, 'c'},
         {"instance", required_argument, NULL, INSTANCE},
         {"check-config", no_argument, NULL, CHECK},
         {"limits", no_argument, NULL, LIMITS},
+        {"adopts", required_argument, NULL, ADOPTS},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'},
         {0},
@@ -83,11 +93,18 @@ static int parse(struct arguments *a, int argc, char **argv)
         case LIMITS:
             a->limits = true;
             break;
+        case ADOPTS:
+            if (optind == argc)
+                return usage("--adopts takes two numbers");
+            a->adopts_ledger = optarg;
+            a->adopts_board = argv[optind++];
+            break;
         case 'h':
             fputs(help, stdout);
             return EXIT_SUCCESS;
         case 'V':
-            puts("mqbroker " MQB_VERSION);
+            printf("mqbroker " MQB_VERSION "\nprotocol %d, ledger layout %d, board layout %d\n",
+                   WIRE_VERSION, PERSIST_LAYOUT, BOARD_LAYOUT);
             return EXIT_SUCCESS;
         default: /* getopt has said what */
             fputs("Try 'mqbroker --help'.\n", stderr);
@@ -104,7 +121,29 @@ static int parse(struct arguments *a, int argc, char **argv)
     return -1;
 }
 
-static int run(const struct arguments *a, const struct config *config, const struct plan *plan)
+static bool is_number(const char *text, int number)
+{
+    char *end;
+
+    errno = 0;
+    return strtol(text, &end, 10) == number && end != text && *end == '\0' && errno == 0;
+}
+
+/* Is what a broker with other layouts has in memory ours to take over? */
+static bool adopts(const struct arguments *a)
+{
+    if (is_number(a->adopts_ledger, PERSIST_LAYOUT) && is_number(a->adopts_board, BOARD_LAYOUT))
+        return true;
+    fprintf(stderr,
+            "mqbroker: version " MQB_VERSION
+            " has ledger layout %d and board layout %d, and cannot "
+            "take over %s and %s: stop that broker, then start this one\n",
+            PERSIST_LAYOUT, BOARD_LAYOUT, a->adopts_ledger, a->adopts_board);
+    return false;
+}
+
+static int run(const struct arguments *a, const struct config *config, const struct plan *plan,
+               char *const argv[])
 {
     struct broker *broker;
     int r;
@@ -119,7 +158,7 @@ static int run(const struct arguments *a, const struct config *config, const str
         log_warning("the kernel's limits have room for %" PRIu32 " of %" PRIu32
                     " clients; see mqbroker --limits",
                     plan->n_clients, plan->max_clients);
-    r = broker_new(&broker, a->instance, config, plan, a->config);
+    r = broker_new(&broker, a->instance, config, plan, a->config, argv);
     if (r < 0)
         return EXIT_FAILURE;
     r = broker_run(broker);
@@ -138,6 +177,8 @@ int main(int argc, char **argv)
 
     if (r >= 0)
         return r;
+    if (a.adopts_ledger != NULL && !adopts(&a))
+        return EXIT_FAILURE;
     config_default(&config);
     if (a.config != NULL && config_load(&config, a.config, &error) < 0) {
         fprintf(stderr, "mqbroker: %s\n", error.text);
@@ -154,9 +195,11 @@ int main(int argc, char **argv)
         return EXIT_FAILURE;
     }
     r = plan_make(&plan, &config, &limits);
+    if (a.adopts_ledger != NULL && r == PLAN_OK)
+        return EXIT_SUCCESS;
     if (a.limits || r != PLAN_OK) {
         plan_print(&plan, r, a.limits ? stdout : stderr);
         return r == PLAN_OK ? EXIT_SUCCESS : EXIT_FAILURE;
     }
-    return run(&a, &config, &plan);
+    return run(&a, &config, &plan, argv);
 }

@@ -1,11 +1,12 @@
 /* The shell's state: the kernel's objects of an instance, and what its parts share (floor 4).
  *
- *   broker.c   beginning, signals and end
- *   turn.c     receive, let the engine decide, wait
- *   peer.c     the sessions' queues and processes
- *   share.c    … their outboxes and pools
- *   copies.c   … and what is copied for them
- *   memory.c   ledger, store and board
+ *   broker.c     beginning, signals and end
+ *   handover.c   … and how one broker becomes the next
+ *   turn.c       receive, let the engine decide, wait
+ *   peer.c       the sessions' queues and processes
+ *   share.c      … their outboxes and pools
+ *   copies.c     … and what is copied for them
+ *   memory.c     ledger, store and board
  *
  * Private to these files. */
 #ifndef MQBROKER_BROKER_SHELL_H
@@ -17,6 +18,7 @@
 
 #include "broker/config.h"
 #include "broker/engine.h"
+#include "broker/handover.h"
 #include "broker/log.h"
 #include "broker/loop.h"
 #include "broker/memory.h"
@@ -53,6 +55,7 @@ struct broker {
     struct loop_source urgent_source;
     struct loop_source signal_source;
     int signal_fd;
+    struct handover handover;
     struct peer *peers;   /* by row */
     uint32_t n_armed;     /* sessions whose edges are waited for */
     uint32_t n_copying;   /* sessions with copies */
@@ -73,6 +76,7 @@ struct broker {
     enum landing_from last_from; /* where the last envelope came from */
     bool cut_short;              /* there may be more in the request queues */
     bool stopping;
+    bool handed_over; /* it has become this one, and was no other process before */
     struct log_limit refusal_limit;
     struct log_limit memory_limit;
 };

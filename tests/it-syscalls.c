@@ -100,7 +100,7 @@ static void kill_here(struct run *r, unsigned k)
 {
     snprintf(r->where, sizeof(r->where), "before call %u, %s", k, tracer_name(&r->tracer.call));
     if (r->scenario != NULL && !r->scenario->pauses)
-        atomic_store(&r->scenario->killed, proof_now());
+        atomic_store(&r->scenario->killed, scenario_now());
     tracer_kill(&r->tracer);
 }
 
@@ -135,16 +135,6 @@ static void finish(struct run *r, struct proof *p)
 
 /* ---- The tests ---- */
 
-/* MQB_BROKER names another broker: one with a fault planted in it, say. */
-static struct daemon *a_daemon(void *state)
-{
-    struct daemon *d = state;
-
-    d->program = getenv("MQB_BROKER");
-    daemon_configure(d, scenario_config);
-    return d;
-}
-
 /* The scenario with a kill before call number `k`; NEVER: with none. Returns how many calls there
  * were, if they were fewer. */
 static unsigned kill_in_scenario(struct run *r, unsigned k, struct proof *p)
@@ -167,10 +157,11 @@ static unsigned kill_in_scenario(struct run *r, unsigned k, struct proof *p)
 
 static void K_killed_before_each_call_of_a_scenario(void **state)
 {
-    struct run r = {.daemon = a_daemon(*state), .scenario = scenario_new()};
+    struct run r = {.daemon = *state, .scenario = scenario_new()};
     static struct proof p;
     unsigned all, stride;
 
+    daemon_configure(r.daemon, scenario_config);
     all = kill_in_scenario(&r, NEVER, &p);
     stride = proof_stride(all, SHORT_RUNS);
     for (unsigned k = 0; k < all; k += stride)
@@ -182,9 +173,10 @@ static void K_killed_before_each_call_of_a_scenario(void **state)
 /* A broker starts where there is none, is killed in that, and another starts: which serves. */
 static void K_killed_before_each_call_of_a_start(void **state)
 {
-    struct run r = {.daemon = a_daemon(*state)};
+    struct run r = {.daemon = *state};
     unsigned all, stride, kills = 0;
 
+    daemon_configure(r.daemon, scenario_config);
     all = start_to_call(&r, NEVER);
     tracer_kill(&r.tracer);
     stride = proof_stride(all, SHORT_RUNS);
@@ -214,7 +206,7 @@ static unsigned kill_in_adoption(struct run *r, unsigned k, struct proof *p)
     scenario_start(r->scenario, &r->actor, r->daemon->instance);
     actor_hear(&r->actor);
     daemon_kill(r->daemon);
-    atomic_store(&r->scenario->killed, proof_now());
+    atomic_store(&r->scenario->killed, scenario_now());
     actor_tell(&r->actor, 0);
     n = start_to_call(r, k);
     kill_here(r, k);
@@ -225,11 +217,12 @@ static unsigned kill_in_adoption(struct run *r, unsigned k, struct proof *p)
 
 static void K_killed_before_each_call_of_an_adoption(void **state)
 {
-    struct run r = {.daemon = a_daemon(*state), .scenario = scenario_new()};
+    struct run r = {.daemon = *state, .scenario = scenario_new()};
     static struct proof p;
     unsigned all, stride;
 
     r.scenario->pauses = true;
+    daemon_configure(r.daemon, scenario_config);
     all = kill_in_adoption(&r, NEVER, &(struct proof){0});
     stride = proof_stride(all, SHORT_RUNS);
     for (unsigned k = 0; k < all; k += stride)

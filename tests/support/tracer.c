@@ -45,9 +45,7 @@ static void request(int what, pid_t pid, void *address, void *data)
 #if defined __x86_64__
 
 enum { BREAKPOINT_SIZE = 1 };
-static const uint64_t breakpoint = 0xcc;         /* int3 */
-static const uint64_t call_instruction = 0x050f; /* syscall */
-static const uint64_t call_mask = 0xffff;
+static const uint64_t breakpoint = 0xcc;   /* int3 */
 static const bool breakpoint_skips = true; /* the next instruction is the one behind it */
 
 static uint64_t get_register(pid_t pid, size_t offset)
@@ -87,9 +85,7 @@ static void set_result(pid_t pid, int64_t result)
 #elif defined __aarch64__
 
 enum { BREAKPOINT_SIZE = 4 };
-static const uint64_t breakpoint = 0xd4200000;       /* brk #0 */
-static const uint64_t call_instruction = 0xd4000001; /* svc #0 */
-static const uint64_t call_mask = 0xffffffff;
+static const uint64_t breakpoint = 0xd4200000; /* brk #0 */
 static const bool breakpoint_skips = false;
 
 static struct user_regs_struct get_registers(pid_t pid)
@@ -340,8 +336,7 @@ enum tracer_event tracer_next(struct tracer *t)
     if (event != TRACER_CALL)
         return event;
     request(PTRACE_GET_SYSCALL_INFO, t->at, NUMBER(sizeof(info)), &info);
-    t->entered = info.op == PTRACE_SYSCALL_INFO_ENTRY;
-    if (t->entered) {
+    if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
         t->call.number = (long)info.entry.nr;
         memcpy(t->call.arguments, info.entry.args, sizeof(t->call.arguments));
         t->error = 0;
@@ -499,17 +494,8 @@ const char *tracer_name(const struct tracer_call *call)
 
 /* ---- Instructions ---- */
 
-/* Is the next instruction a system call? A step through it would be one into a sleep. */
-static bool is_before_call(const struct tracer *t)
-{
-    return !t->entered && (peek(t, get_place(t->at)) & call_mask) == call_instruction;
-}
-
 enum tracer_event tracer_step(struct tracer *t)
 {
-    if (is_before_call(t))
-        return tracer_next(t);
-    t->entered = false;
     return go_on(t, PTRACE_SINGLESTEP);
 }
 
