@@ -154,17 +154,29 @@ static void a_dead_broker_is_sent_no_signal(void **state)
 static void without_a_broker_each_verb_says_so(void **state)
 {
     static const char *const verbs[] = {"clients", "groups", "reload", "handover"};
+    static const char *const verbs_of_group[] = {"peek", "remove"};
+    static const char *const verbs_of_client[] = {"purge", "requeue", "kick"};
+    static const char sentence[] =
+        "there is no such broker; start it with mqbroker, or name another with --instance";
 
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
         assert_int_equal(CTL(verbs[i]), 1);
-        expect_error(*state, "there is no such broker; start it with mqbroker, or name another "
-                             "with --instance");
+        expect_error(*state, sentence);
+    }
+    for (size_t i = 0; i < sizeof verbs_of_group / sizeof *verbs_of_group; i++) {
+        assert_int_equal(CTL(verbs_of_group[i], "orders"), 1);
+        expect_error(*state, sentence);
+    }
+    for (size_t i = 0; i < sizeof verbs_of_client / sizeof *verbs_of_client; i++) {
+        assert_int_equal(CTL(verbs_of_client[i], "orders"), 1);
+        assert_int_equal(strncmp(ctl.errors, "mqctl: there is no broker '", 27), 0);
     }
 }
 
 static void each_verb_has_help_and_knows_wrong_usage(void **state)
 {
-    static const char *const verbs[] = {"clients", "groups", "reload", "handover", "cleanup"};
+    static const char *const verbs[] = {"clients", "groups", "peek",   "purge",    "requeue",
+                                        "remove",  "kick",   "reload", "handover", "cleanup"};
 
     (void)state;
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {

@@ -747,6 +747,13 @@ static void wrong_usage_exits_2_and_points_to_help(void **state)
         {"mqctl", "cleanup", "bogus"},
         {"mqctl", "clients", "bogus"},
         {"mqctl", "reload", "bogus"},
+        {"mqctl", "peek"},
+        {"mqctl", "peek", "one", "two"},
+        {"mqctl", "peek", "one", "-n", "0"},
+        {"mqctl", "peek", "one", "-F", "%z"},
+        {"mqctl", "peek", "one", "-F", "%p", "--json"},
+        {"mqctl", "kick", ""},
+        {"mqctl", "remove"},
     };
 
     (void)state;

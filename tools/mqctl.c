@@ -15,6 +15,11 @@ static const struct verb {
 } verbs[] = {
     {"clients", "show who is connected", mqctl_clients},
     {"groups", "show the consumer groups, and how they are set", mqctl_groups},
+    {"peek", "show the messages that wait in a group, and leave them there", mqctl_peek},
+    {"purge", "throw them away", mqctl_purge},
+    {"requeue", "give a group its dead letters back", mqctl_requeue},
+    {"remove", "end a group, with all that it has", mqctl_remove},
+    {"kick", "end a client's session", mqctl_kick},
     {"reload", "have the broker read its configuration again", mqctl_reload},
     {"handover", "replace the broker by its program as it is installed now", mqctl_handover},
     {"cleanup", "remove what a dead broker left", mqctl_cleanup},

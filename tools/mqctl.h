@@ -7,6 +7,15 @@
 int mqctl_clients(int argc, char **argv);
 int mqctl_groups(int argc, char **argv);
 
+/* From the broker's memory (mqctl-peek.c). */
+int mqctl_peek(int argc, char **argv);
+
+/* By asking the broker (mqctl-admin.c). */
+int mqctl_kick(int argc, char **argv);
+int mqctl_purge(int argc, char **argv);
+int mqctl_requeue(int argc, char **argv);
+int mqctl_remove(int argc, char **argv);
+
 /* By signals, watched on the board (mqctl-signal.c). */
 int mqctl_reload(int argc, char **argv);
 int mqctl_handover(int argc, char **argv);

@@ -187,6 +187,17 @@ char **options_rest(const struct options *options)
     return options->argv + optind;
 }
 
+const char *options_operand(const struct options *options, const char *what)
+{
+    char **rest = options_rest(options);
+
+    if (rest[0] == NULL || rest[0][0] == '\0')
+        options_usage(options, "%s is missing", what);
+    if (rest[1] != NULL)
+        options_usage(options, "'%s' is too much: only %s is expected", rest[1], what);
+    return rest[0];
+}
+
 void options_no_rest(const struct options *options)
 {
     const char *first = *options_rest(options);

@@ -80,6 +80,10 @@ const char *options_instance(const struct options *options);
  * -1. */
 char **options_rest(const struct options *options);
 
+/* For programs that take one word beside options: it. `what` it is, for the sentence if it is
+ * missing; more is wrong usage, too. */
+const char *options_operand(const struct options *options, const char *what);
+
 /* For programs that take nothing beside options: it is wrong usage if there is. */
 void options_no_rest(const struct options *options);
 
