@@ -5,7 +5,8 @@
  *   - priorities handed out are those of the batches they came in, and what is handed out is whole;
  *   - every buffer is free again when everything was read and freed;
  *   - every payload in a pool that was shown is given back once, and none that the bytes did not
- *     name. */
+ *     name;
+ *   - what expires is reported if it is the reader's own, and goes back if it is a group's. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,6 +91,40 @@ static void arrive_boxed(struct fuzz *f)
     session_arrive(&f->session, batch, frames, level);
 }
 
+static uint32_t n_reported(const struct fuzz *f)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < f->session.reports.n; i++)
+        n += f->session.reports.topics[i].count;
+    return n;
+}
+
+static void expire(struct fuzz *f, const struct wire_frame *frame)
+{
+    bool owed = (frame->flags & WIRE_F_ACK) != 0;
+    uint32_t reported = n_reported(f), refused = f->session.acks.n;
+    bool full = acks_full(&f->session.acks);
+
+    if ((frame->flags & WIRE_F_POOLED) != 0 && frame->expiry == 0)
+        session_lose(&f->session, frame);
+    else
+        session_expire(&f->session, frame);
+    must(f->session.acks.n == refused + (owed && !full));
+    must(!owed || n_reported(f) == reported);
+}
+
+/* Send some of what was decided. */
+static void settle(struct fuzz *f)
+{
+    struct session_envelope out;
+    uint32_t before = f->session.acks.n;
+    uint32_t n = session_put_acks(&f->session, &out);
+
+    must(out.size <= f->session.urgent_width && n <= before && (n > 0) == (before > 0));
+    acks_drop(&f->session.acks, n, 0);
+}
+
 static void hand_out(struct fuzz *f, bool expired)
 {
     struct wire_frame frame;
@@ -104,11 +139,11 @@ static void hand_out(struct fuzz *f, bool expired)
     pooled = (frame.flags & WIRE_F_POOLED) != 0;
     must(pooled || frame.payload + frame.payload_size == frame.bytes + frame.size);
     released = atomic_load(&f->pool->released);
-    if (expired && pooled && frame.expiry == 0) {
-        session_lose(&f->session, &frame);
-    } else if (expired) {
-        session_expire(&f->session, &frame);
+    if (expired) {
+        expire(f, &frame);
     } else {
+        if ((frame.flags & WIRE_F_ACK) != 0)
+            acks_add(&f->session.acks, frame.number, frame.tries % (ACKS_DEAD + 1), frame.tries);
         inbox_release(session_hand_out(&f->session, &frame));
         must(atomic_load(&f->pool->released) == released);
         if (pooled)
@@ -153,7 +188,7 @@ static void ask(struct fuzz *f)
 {
     struct requests *requests = &f->session.requests;
 
-    switch (next_byte(f) % 6) {
+    switch (next_byte(f) % 7) {
     case 0:
         f->request = requests_open(requests, next_byte(f), 3);
         break;
@@ -170,6 +205,9 @@ static void ask(struct fuzz *f)
     case 4:
         if (confirms_room(&f->session.confirms))
             confirms_take(&f->session.confirms);
+        break;
+    case 5:
+        settle(f);
         break;
     default:
         if (session_put_reports(&f->session) > 0)
