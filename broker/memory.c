@@ -295,8 +295,8 @@ static int open_store(struct memory *m)
 static void say_kept(const char *key, int64_t wanted, int64_t kept)
 {
     if (wanted != kept)
-        log_warning("%s stays %" PRId64 " until the next clean stop: what was left by the broker "
-                    "that was killed is kept as it is",
+        log_warning("%s stays %" PRId64 " until the next clean stop: the memory of the broker "
+                    "before is taken over as it is",
                     key, kept);
 }
 
