@@ -256,8 +256,11 @@ int slots_take(struct slots *s, uint64_t size, struct slots_place *place)
     assert(size > 0);
     if (s->n_given == POOL_SLOTS)
         return -EBUSY;
-    if (size > in_bytes(s->end))
+    if (size > in_bytes(s->end)) {
+        if (s->scattered)
+            merge(s); /* how far it is to grow depends on where the top is */
         return -ENOSPC;
+    }
     if (reserve_block(s) < 0)
         return -ENOMEM;
     units = in_units(size);

@@ -163,6 +163,23 @@ static void growing_makes_room_at_the_end(void **state)
     slots_deinit(&s);
 }
 
+/* Else who has everything back would wait for ever for something larger than it ever had. */
+static void what_has_come_back_counts_when_it_is_to_grow(void **state)
+{
+    struct slots s;
+    struct slots_place first, second;
+
+    (void)state;
+    slots_init(&s, begin, begin + 8 * KIB);
+    first = take(&s, 4 * KIB);
+    second = take(&s, 4 * KIB);
+    give(&s, &first);
+    give(&s, &second);
+    assert_int_equal(refusal(&s, 16 * KIB), -ENOSPC);
+    assert_int_equal(slots_end_wanted(&s, 16 * KIB), begin + 16 * KIB);
+    slots_deinit(&s);
+}
+
 static void S7_a_place_comes_back_once_and_under_its_generation(void **state)
 {
     struct slots s;
@@ -356,6 +373,7 @@ int main(void)
         cmocka_unit_test(free_neighbours_become_one_when_they_are_needed),
         cmocka_unit_test(what_is_cut_off_can_be_used),
         cmocka_unit_test(growing_makes_room_at_the_end),
+        cmocka_unit_test(what_has_come_back_counts_when_it_is_to_grow),
         cmocka_unit_test(S7_a_place_comes_back_once_and_under_its_generation),
         cmocka_unit_test(so_many_are_given_out_at_once),
         cmocka_unit_test(what_is_given_out_can_be_found_and_tagged),
