@@ -31,6 +31,27 @@ static inline void list_push(struct list *l, const struct store *s, uint32_t slo
     l->tail = slot;
 }
 
+/* In order of age: to the end, or, if it came back, to where it was. */
+static inline void list_insert(struct list *l, const struct store *s, uint32_t slot)
+{
+    struct reference *r = store_reference(s, slot);
+    uint32_t next = l->head;
+
+    if (l->tail == 0 || store_reference(s, l->tail)->age < r->age) {
+        list_push(l, s, slot);
+        return;
+    }
+    while (store_reference(s, next)->age < r->age)
+        next = store_reference(s, next)->next;
+    r->next = next;
+    r->prev = store_reference(s, next)->prev;
+    if (r->prev != 0)
+        store_reference(s, r->prev)->next = slot;
+    else
+        l->head = slot;
+    store_reference(s, next)->prev = slot;
+}
+
 static inline void list_unlink(struct list *l, const struct store *s, uint32_t slot)
 {
     struct reference *r = store_reference(s, slot);
@@ -49,6 +70,13 @@ static inline void backlog_push(struct backlog *b, const struct store *s, unsign
                                 uint32_t slot)
 {
     list_push(&b->lists[level], s, slot);
+    b->map |= UINT64_C(1) << level;
+}
+
+static inline void backlog_insert(struct backlog *b, const struct store *s, unsigned level,
+                                  uint32_t slot)
+{
+    list_insert(&b->lists[level], s, slot);
     b->map |= UINT64_C(1) << level;
 }
 

@@ -76,6 +76,12 @@ static void apply_settings(struct broker *b)
         .pool_max = h->pool_max,
         .max_subscriptions = (uint32_t)c->max_subscriptions,
         .overflow = (enum engine_overflow)c->overflow,
+        .group_size = (uint64_t)c->group_size,
+        .ack_timeout = (uint32_t)c->ack_timeout,
+        .delivery_limit = (uint32_t)c->delivery_limit,
+        .group_overflow = (enum engine_overflow)c->group_overflow,
+        .group_linger = (uint64_t)c->group_linger * 1000000u,
+        .aging = (uint64_t)c->aging * 1000000u,
     };
     board_set(&memory_board(&b->memory)->retained_max, b->engine.settings.retained_size);
     log_set_level((int)c->log_level);

@@ -6,6 +6,7 @@
  * builds them with the function that normal work uses. */
 #include "broker/engine.h"
 
+#include "broker/groups.h"
 #include "broker/pools.h"
 
 #include <errno.h>
@@ -48,15 +49,16 @@ int engine_init(struct engine *e, const struct engine_memory *memory,
                h->cells_allocated);
     topics_init(&e->topics, e->board);
     e->sessions = calloc(h->n_rows, sizeof(*e->sessions));
-    e->owners = calloc(h->n_rows, sizeof(*e->owners));
-    e->owner_marks = calloc(h->n_rows, sizeof(*e->owner_marks));
+    e->owners = calloc(h->n_rows + h->n_groups, sizeof(*e->owners));
+    e->owner_marks = calloc(h->n_rows + h->n_groups, sizeof(*e->owner_marks));
     e->pools = calloc(e->n_pools, sizeof(*e->pools));
     if (e->sessions == NULL || e->owners == NULL || e->pools == NULL || e->owner_marks == NULL ||
         rows_init(&e->touched, 2 * h->n_rows) < 0 || rows_init(&e->dirty, h->n_rows) < 0 ||
         rows_init(&e->making, h->n_rows) < 0 || rows_init(&e->ending, h->n_rows) < 0 ||
         rows_init(&e->leaving, h->n_rows) < 0 || rows_init(&e->fetching, h->n_rows) < 0 ||
         rows_init(&e->holders, h->n_rows) < 0 || rows_init(&e->unlinked, e->n_pools) < 0 ||
-        filters_init(&e->filters) < 0 || timers_init(&e->timers, h->n_references) < 0) {
+        groups_init(e) < 0 || filters_init(&e->filters) < 0 ||
+        timers_init(&e->timers, h->n_references) < 0) {
         engine_deinit(e);
         return -ENOMEM;
     }
@@ -69,6 +71,7 @@ int engine_init(struct engine *e, const struct engine_memory *memory,
 
 void engine_deinit(struct engine *e)
 {
+    groups_deinit(e);
     topics_deinit(&e->topics);
     filters_deinit(&e->filters);
     timers_deinit(&e->timers);
@@ -178,6 +181,7 @@ static void show_session(struct engine *e, uint16_t i)
     board_set(&b->stalled, s->stalled > 0);
     board_set(&b->held, s->n_held);
     board_set(&b->held_bytes, s->held_bytes);
+    board_set(&b->unacknowledged, s->n_unacknowledged);
 }
 
 void engine_show(struct engine *e)
@@ -190,6 +194,7 @@ void engine_show(struct engine *e)
         watch_room(e, row);
         watch_quota(e, row);
     }
+    groups_show(e);
     board_set(&e->board->references_used, e->store.reference_pool.n_used);
     board_set(&e->board->cells_used, e->store.cell_pool.n_used);
     board_set(&e->board->retained, e->n_retained);
@@ -238,12 +243,20 @@ void engine_count_refusal(struct engine *e, uint16_t row, enum refusal_reason wh
     board_add(&(&board_row(e->board, row)->refusals.window)[why], 1);
 }
 
-void engine_count_drop(struct engine *e, uint16_t row, unsigned level, uint32_t topic,
+/* The drops of an owner, on the board. */
+static struct board_drops *drops_of(const struct engine *e, uint16_t owner)
+{
+    if (owner_is_group(e, owner))
+        return &board_group(e->board, group_living(e, owner_group(e, owner)))->drops;
+    return &board_row(e->board, owner)->drops;
+}
+
+void engine_count_drop(struct engine *e, uint16_t owner, unsigned level, uint32_t topic,
                        enum drop_reason why, uint64_t n)
 {
     board_add(&(&e->board->drops.expired)[why], n);
     board_add(&(&e->board->priorities[level].drops.expired)[why], n);
-    board_add(&(&board_row(e->board, row)->drops.expired)[why], n);
+    board_add(&(&drops_of(e, owner)->expired)[why], n);
     board_add(&(&board_topic(e->board, topic)->drops.expired)[why], n);
 }
 
@@ -329,7 +342,12 @@ uint32_t engine_when(uint64_t expiry)
 
 bool engine_in_doubt(const struct engine *e, const struct reference *r)
 {
-    const struct row *row = engine_row(e, ref_owner(r));
+    const struct row *row;
+
+    if (owner_is_group(e, ref_owner(r)))
+        return ref_member(r) != REF_NOBODY && row_in_doubt(engine_row(e, ref_member(r))) &&
+               row_list(engine_row(e, ref_member(r))) == ref_level(r);
+    row = engine_row(e, ref_owner(r));
 
     return row_in_doubt(row) && row_list(row) == ref_level(r) && r->age <= row->upto &&
            ((ref_flags(r) & REF_LATE) == 0 || PERSIST_FAULT(FAULT_NO_LATE_MARK));
@@ -447,7 +465,22 @@ static bool has_deadline(const struct reference *r)
     unsigned flags = ref_flags(r);
 
     return r->when != 0 && (flags & REF_ANSWER) == 0 && state != REF_DROPPED &&
-           (state != REF_OUT || (flags & REF_REQUEST) != 0);
+           (state != REF_OUT || (flags & (REF_REQUEST | REF_ACK)) != 0);
+}
+
+/* Of a group. */
+static void link_grouped(struct engine *e, uint32_t slot, const struct reference *r)
+{
+    if (store_has_cell(r) && ref_state(r) != REF_FILTER && !ref_on_disk(r))
+        pin(e, r);
+    groups_link(e, slot);
+}
+
+static void unlink_grouped(struct engine *e, uint32_t slot, const struct reference *r)
+{
+    groups_unlink(e, slot);
+    if (store_has_cell(r) && ref_state(r) != REF_FILTER && !ref_on_disk(r))
+        unpin(e, r);
 }
 
 void engine_link(struct engine *e, uint32_t slot)
@@ -457,15 +490,31 @@ void engine_link(struct engine *e, uint32_t slot)
     switch (ref_state(r)) {
     case REF_WAIT:
     case REF_DROPPED:
-        link_waiting(e, slot, r);
+        if (owner_is_group(e, ref_owner(r)))
+            link_grouped(e, slot, r);
+        else
+            link_waiting(e, slot, r);
+        break;
+    case REF_LATER:
+    case REF_MEMBER:
+        link_grouped(e, slot, r);
         break;
     case REF_OUT:
         list_push(&e->sessions[ref_member(r)].out, &e->store, slot);
         pin(e, r);
         if (ref_flags(r) & REF_HELD)
             hold(e, r);
+        if (ref_flags(r) & REF_ACK)
+            groups_count_out(e, r, 1);
+        break;
+    case REF_WILL:
+        e->sessions[ref_owner(r)].will = slot;
         break;
     case REF_FILTER:
+        if (owner_is_group(e, ref_owner(r))) {
+            link_grouped(e, slot, r);
+            break;
+        }
         list_push(&e->sessions[ref_owner(r)].filters, &e->store, slot);
         e->sessions[ref_owner(r)].n_filters++;
         engine_dirty(e, ref_owner(r));
@@ -507,6 +556,16 @@ static void forget_filter(struct engine *e, uint32_t slot)
     e->generation++;
 }
 
+uint32_t engine_topic(struct engine *e, const uint8_t *frame, uint32_t size)
+{
+    const struct topic *topic = NULL;
+    struct wire_frame f;
+
+    if (wire_get_delivery(frame, size, &f) == WIRE_OK && f.text_size > 0)
+        topic = topics_add(&e->topics, f.text, f.text_size);
+    return topic != NULL ? topic_row(topic) : e->board->n_topics - 1;
+}
+
 /* The topic forgets its retained message, unless it has another one since. */
 static void forget_kept(struct engine *e, uint32_t slot)
 {
@@ -526,15 +585,33 @@ static void count_off(struct engine *e, uint32_t slot)
     switch (ref_state(r)) {
     case REF_WAIT:
     case REF_DROPPED:
-        count_off_waiting(e, r);
+        if (owner_is_group(e, ref_owner(r)))
+            unlink_grouped(e, slot, r);
+        else
+            count_off_waiting(e, r);
+        break;
+    case REF_LATER:
+    case REF_MEMBER:
+        unlink_grouped(e, slot, r);
         break;
     case REF_OUT:
         list_unlink(&e->sessions[ref_member(r)].out, &e->store, slot);
         unpin(e, r);
         if (ref_flags(r) & REF_HELD)
             hold_no_more(e, r);
+        if (ref_flags(r) & REF_ACK)
+            groups_count_out(e, r, -1);
+        break;
+    case REF_WILL:
+        if (e->sessions[ref_owner(r)].will == slot)
+            e->sessions[ref_owner(r)].will = 0;
         break;
     case REF_FILTER:
+        if (owner_is_group(e, ref_owner(r))) {
+            unlink_grouped(e, slot, r);
+            forget_filter(e, slot);
+            break;
+        }
         list_unlink(&e->sessions[ref_owner(r)].filters, &e->store, slot);
         e->sessions[ref_owner(r)].n_filters--;
         engine_dirty(e, ref_owner(r));
@@ -556,7 +633,8 @@ void engine_unlink(struct engine *e, uint32_t slot)
 {
     const struct reference *r = engine_reference(e, slot);
 
-    if (ref_state(r) == REF_WAIT || ref_state(r) == REF_DROPPED) {
+    if ((ref_state(r) == REF_WAIT || ref_state(r) == REF_DROPPED) &&
+        !owner_is_group(e, ref_owner(r))) {
         struct backlog *b = &e->sessions[ref_owner(r)].waiting;
         uint64_t map = b->map;
 
@@ -573,18 +651,33 @@ uint32_t engine_make(struct engine *e, uint64_t word, uint32_t cell, uint32_t wh
     struct reference *r = engine_reference(e, slot);
 
     persist_reference(r, e->next_age++, cell, when, word);
-    if (store_has_cell(r))
+    if (store_has_cell(r) && !ref_on_disk(r))
         store_cell(&e->store, cell)->refs++;
     engine_link(e, slot);
     return slot;
 }
 
+/* The journal is told that it is over before it is: so no kill brings it back (J3). Once too often
+ * does no harm. */
+static void bid_farewell(struct engine *e, uint32_t slot)
+{
+    const struct reference *r = engine_reference(e, slot);
+    struct ledger_header *h = &e->ledger->header;
+    struct farewell *f = &ledger_farewells(e->ledger)[h->farewells_made % PERSIST_FAREWELLS];
+
+    if ((ref_flags(r) & (REF_DURABLE | REF_ANSWER)) != REF_DURABLE || h->journal == 0)
+        return;
+    persist_u64(&f->age, r->age);
+    persist_u64(&h->farewells_made, h->farewells_made + 1);
+}
+
 static void let_go(struct engine *e, uint32_t slot)
 {
     const struct reference *r = engine_reference(e, slot);
-    uint32_t cell = store_has_cell(r) ? r->cell : 0;
+    uint32_t cell = store_has_cell(r) && !ref_on_disk(r) ? r->cell : 0;
     struct cell *c = store_cell(&e->store, cell);
 
+    bid_farewell(e, slot);
     if (PERSIST_FAULT(FAULT_END_BEFORE_RETURN))
         persist_word(engine_reference(e, slot), REF_WORD(REF_FREE, 0, 0, 0, 0, 0));
     if (cell != 0 && --c->refs == 0 && c->pool != 0)
@@ -633,6 +726,14 @@ void engine_change(struct engine *e, uint32_t slot, uint64_t word)
     engine_link(e, slot);
 }
 
+void engine_only_held(struct engine *e, uint32_t slot)
+{
+    const struct reference *r = engine_reference(e, slot);
+
+    bid_farewell(e, slot);
+    engine_change(e, slot, r->word & ~((uint64_t)(REF_REQUEST | REF_ACK | REF_DURABLE) << 8));
+}
+
 bool engine_leaves_answers(const struct engine *e, uint16_t row)
 {
     uint32_t limit = e->store.reference_pool.max / CONTROL_SHARE / e->n_rows;
@@ -678,18 +779,25 @@ void engine_unanswered(struct engine *e, uint32_t slot, uint8_t code)
             REF_WORD(REF_WAIT, REF_ANSWER | REF_LATE, PERSIST_CONTROL, code, c->account, 0));
 }
 
+uint64_t *engine_missed(const struct engine *e, uint16_t owner)
+{
+    return owner_is_group(e, owner) ? &group_row(e, owner_group(e, owner))->missed
+                                    : &engine_row(e, owner)->missed;
+}
+
 void engine_drop(struct engine *e, uint32_t slot, enum drop_reason why)
 {
     struct reference *r = engine_reference(e, slot);
-    const struct cell *c = engine_cell(e, slot);
-    struct row *row = engine_row(e, ref_owner(r));
+    uint32_t topic = ref_on_disk(r) ? e->board->n_topics - 1 : engine_cell(e, slot)->topic;
+    uint64_t *missed = engine_missed(e, ref_owner(r));
 
-    engine_count_drop(e, ref_owner(r), ref_level(r), c->topic, why, 1);
+    engine_count_drop(e, ref_owner(r), ref_level(r), topic, why, 1);
     timers_clear(&e->timers, slot);
     if (!PERSIST_FAULT(FAULT_NO_COUNT))
-        persist_u32(&r->when, (uint32_t)(row->missed + 1));
-    persist_word(r, REF_WORD(REF_DROPPED, ref_flags(r), ref_level(r), why, ref_owner(r), 0));
-    persist_u64(&row->missed, row->missed + 1);
+        persist_u32(&r->when, (uint32_t)(*missed + 1));
+    persist_word(
+        r, REF_WORD(REF_DROPPED, ref_flags(r), ref_level(r), why, ref_owner(r), ref_member(r)));
+    persist_u64(missed, *missed + 1);
     engine_dropped(e, slot);
 }
 

@@ -44,6 +44,17 @@ struct engine_settings {
     uint64_t pool_max;      /* bytes that a client's pool may have */
     uint32_t max_subscriptions;
     enum engine_overflow overflow;
+    /* Of groups that are made from now on. */
+    uint64_t group_size;     /* bytes that may wait in it */
+    uint32_t ack_timeout;    /* milliseconds */
+    uint32_t delivery_limit; /* 0: none */
+    /* Of all groups. */
+    enum engine_overflow group_overflow; /* of what a group has no room for; not DISCONNECT.
+                                            DROP_NEWEST: its publisher is told; BLOCK: it stays
+                                            charged to its publisher */
+    uint64_t group_linger;               /* nanoseconds that one stays without members */
+    uint64_t aging; /* nanoseconds of waiting that raise a message by a level; 0: none do */
+    bool journal;   /* there is one: groups may be durable */
 };
 
 struct engine_memory {
@@ -60,9 +71,12 @@ struct session {
     const struct pool_header *pool; /* likewise, once it was needed; a guarded mapping */
     uint32_t n_held;                /* deliveries it holds whose payloads lie in pools */
     uint64_t held_bytes;            /* and their payloads */
-    uint64_t wants;      /* places that are to have come back when it is woken; 0: does not wait */
-    uint64_t woken_for;  /* the last such number that it was woken for */
-    uint64_t fetch;      /* name of the delivery to be copied for it; 0: none */
+    uint64_t wants;     /* places that are to have come back when it is woken; 0: does not wait */
+    uint64_t woken_for; /* the last such number that it was woken for */
+    uint64_t fetch;     /* name of the delivery to be copied for it; 0: none */
+    struct member *members; /* of groups */
+    uint32_t will;          /* its WILL reference; 0: none */
+    uint32_t n_unacknowledged;
     struct list filters; /* its FILTER references */
     uint32_t n_filters;
     uint32_t n_answers; /* among those waiting */
@@ -89,14 +103,29 @@ struct session {
     bool wants_buffer; /* found none free, and has asked for its pool or for one more */
     bool holding;      /* stands in engine.holders */
     bool sated;        /* holds as much as it may: nothing more from pools until some comes back */
+    bool groups_next;  /* of equals, those of its groups have their turn */
     bool broken;       /* its pool cannot be believed: set by the shell when its mapping failed */
 };
 
 enum { BLOCKED_NOT = 0xff };
 
+struct group;
+struct member;
+
 /* Rows, each at most once. */
 struct rows {
     uint16_t *rows;
+    uint32_t n;
+};
+
+/* References that the shell is to look at, by slot and age; more than fit are passed over. */
+enum { SLOTS_DUE = 1024 };
+
+struct slots_due {
+    struct {
+        uint64_t age;
+        uint32_t slot;
+    } slots[SLOTS_DUE];
     uint32_t n;
 };
 
@@ -128,13 +157,28 @@ struct engine {
     uint64_t next_age;
 
     /* To be carried out by the shell. */
-    struct rows touched;  /* to be pumped; twice the rows: they can be touched while they are */
-    struct rows dirty;    /* their words on the board are to be written: engine_show() */
-    struct rows making;   /* to be given a queue: life_made() or life_refused() */
-    struct rows ending;   /* wait for the request queues to be seen empty: life_quiet() */
-    struct rows leaving;  /* their queues are to be removed: life_gone() */
-    struct rows fetching; /* a payload is to be copied: session.fetch, pools_lend() */
-    struct rows unlinked; /* slots of pools that nothing needs any more: unlink, pools_gone() */
+    struct rows touched;      /* to be pumped; twice the rows: they can be touched while they are */
+    struct rows dirty;        /* their words on the board are to be written: engine_show() */
+    struct rows making;       /* to be given a queue: life_made() or life_refused() */
+    struct rows ending;       /* wait for the request queues to be seen empty: life_quiet() */
+    struct rows leaving;      /* their queues are to be removed: life_gone() */
+    struct rows fetching;     /* a payload is to be copied: session.fetch, pools_lend() */
+    struct rows unlinked;     /* slots of pools that nothing needs any more: unlink, pools_gone() */
+    struct slots_due loading; /* messages of groups whose payload is on disk, and is wanted */
+    struct slots_due settling; /* messages of groups whose payload is in its publisher's pool */
+
+    /* Groups, and behind them as many stores of dead letters. */
+    struct group *groups;
+    uint32_t n_groups;
+    uint32_t n_grouped; /* messages of all of them */
+    struct rows busy;   /* groups that may have something for a member: groups_deal() */
+    struct rows dirty_groups;
+    uint32_t n_live_groups;
+    uint64_t aged[WIRE_LEVELS]; /* aged[i]: references below this age have waited i times
+                                   settings.aging */
+    uint64_t next_aging;
+    bool group_work; /* groups_tick() has more to do */
+    bool journal_full;
 
     /* Payload pools. */
     struct pool *pools; /* by slot of the ledger */
@@ -163,6 +207,7 @@ struct engine {
     uint8_t batch_list;
     uint8_t batch_level;
     bool batch_repeats;    /* it is the one in doubt */
+    bool batch_grouped;    /* it is of a group */
     uint32_t batch_size;   /* bytes of its frames */
     uint64_t batch_pooled; /* bytes of its payloads in pools */
     uint8_t *place;        /* where it is put together: a buffer of the outbox, or `out` */
@@ -283,6 +328,9 @@ void engine_count_waiting(struct engine *e, unsigned level, uint32_t topic, uint
 /* Change the word of a linked reference: state, owner, member. One store. */
 void engine_change(struct engine *e, uint32_t slot, uint64_t word);
 
+/* A delivery that is OUT is over but for its payload, which is still read. */
+void engine_only_held(struct engine *e, uint32_t slot);
+
 /* Make an answer without bytes to `number` (and the `count - 1` after it). Too many unread ones end
  * the session. */
 void engine_answer(struct engine *e, uint16_t row, uint8_t code, uint32_t number, uint32_t count);
@@ -308,6 +356,9 @@ bool engine_wants_cells(const struct engine *e);
 /* Give a delivery up: counted exactly for its session, then ended; the last delivery of an
  * unanswered request becomes the answer to it. */
 void engine_drop(struct engine *e, uint32_t slot, enum drop_reason why);
+
+/* How many messages were given up of those that this owner was to get: a session or a group. */
+uint64_t *engine_missed(const struct engine *e, uint16_t owner);
 
 /* The second half of that, also at start for one that is found DROPPED. */
 void engine_dropped(struct engine *e, uint32_t slot);
@@ -336,8 +387,11 @@ void engine_show_identity(struct engine *e, uint16_t row);
 void engine_count_refusal(struct engine *e, uint16_t row, enum refusal_reason why);
 
 /* Count deliveries given up; `topic` is the topic's row. */
-void engine_count_drop(struct engine *e, uint16_t row, unsigned level, uint32_t topic,
+void engine_count_drop(struct engine *e, uint16_t owner, unsigned level, uint32_t topic,
                        enum drop_reason why, uint64_t n);
+
+/* The row on the board of a message frame's topic. */
+uint32_t engine_topic(struct engine *e, const uint8_t *frame, uint32_t size);
 
 /* Codes of a WELCOME and of a LENT among the answers: not on the wire. */
 enum { ENGINE_WELCOME = 0xff, ENGINE_LENT = 0xfe };

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "broker/groups.h"
 #include "broker/pools.h"
 #include "broker/pump.h"
 #include "broker/route.h"
@@ -311,8 +312,15 @@ static bool may_read(const struct session *s)
     return !s->dead && !s->said_bye;
 }
 
-/* What it has of others: its unanswered requests are answered for it. What it holds is over if it
- * is gone, or has said that it is done; a process that the broker ended may still read it (S7). */
+/* A message of a group goes back to it: as one that was tried, if nobody can know better. */
+static void return_message(struct engine *e, uint32_t slot, const struct session *s)
+{
+    groups_return(e, slot, s->said_bye ? RETURN_UNTRIED : RETURN_TRIED, 0, may_read(s), false);
+}
+
+/* What it has of others: its unanswered requests are answered for it, messages of its groups go
+ * back. What it holds is over if it is gone, or has said that it is done; a process that the broker
+ * ended may still read it (S7). */
 static void end_out(struct engine *e, uint16_t i)
 {
     const struct session *s = &e->sessions[i];
@@ -322,6 +330,10 @@ static void end_out(struct engine *e, uint16_t i)
         const struct reference *r = engine_reference(e, slot);
 
         next = r->next;
+        if ((ref_flags(r) & REF_ACK) != 0) {
+            return_message(e, slot, s);
+            continue;
+        }
         if ((ref_flags(r) & REF_HELD) != 0 && may_read(s)) {
             if (ref_flags(r) & REF_REQUEST) /* comes again, at the end of the list */
                 engine_change(e, slot, r->word & ~((uint64_t)REF_REQUEST << 8));
@@ -347,7 +359,12 @@ static void carry_out(struct engine *e, uint16_t i)
     end_waiting(e, i);
     while (s->filters.head != 0)
         engine_end(e, s->filters.head);
+    groups_forget_session(e, i);
     end_out(e, i);
+    if (s->will != 0 && s->said_bye)
+        engine_end(e, s->will);
+    else if (s->will != 0)
+        route_will(e, i);
     rows_add(&e->leaving, i);
 }
 
@@ -392,6 +409,10 @@ static void deadline(struct engine *e, uint32_t slot)
 {
     const struct reference *r = engine_reference(e, slot);
 
+    if (owner_is_group(e, ref_owner(r)) && ref_state(r) != REF_DROPPED) {
+        groups_time_out(e, slot);
+        return;
+    }
     switch (ref_state(r)) {
     case REF_WAIT:
         if (engine_in_doubt(e, r)) /* it may have gone: not before that is known (K3) */
@@ -485,6 +506,8 @@ void life_tick(struct engine *e)
 {
     run_deadlines(e);
     check_stalls(e);
+    if (groups_next_tick(e) <= e->now)
+        groups_tick(e);
     end_overdue(e);
 }
 
@@ -495,7 +518,7 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 
 uint64_t life_next_tick(const struct engine *e)
 {
-    uint64_t next = UINT64_MAX;
+    uint64_t next = groups_next_tick(e);
     struct timers_entry first;
 
     if (timers_first(&e->timers, &first))

@@ -319,6 +319,7 @@ static int adopt_all(struct memory *m, const struct config *config)
     m->adopted = true;
     say_kept("max_clients", config->max_clients, h->n_rows);
     say_kept("max_groups", config->max_groups, h->n_groups);
+    say_kept("max_groups", config->max_groups, h->n_groups);
     say_kept("references", config->references, h->n_references);
     say_kept("topic_rows", config->topic_rows, memory_board(m)->n_topics);
     say_kept("pool_max", config->pool_max, (int64_t)h->pool_max);

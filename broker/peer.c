@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "broker/copies.h"
+#include "broker/groups.h"
 #include "broker/life.h"
 #include "broker/pump.h"
 #include "libclient/names.h"
@@ -339,7 +340,10 @@ static void pump(struct broker *b, uint16_t row)
 void peers_pump(struct broker *b)
 {
     struct rows *touched = &b->engine.touched;
-    uint32_t n = touched->n;
+    uint32_t n;
+
+    groups_deal(&b->engine);
+    n = touched->n;
 
     for (uint32_t i = 0; i < n; i++) {
         uint16_t row = touched->rows[i];

@@ -6,6 +6,8 @@
  * plain references of one list, from its head on; so a range of ages names them. */
 #include "broker/pump.h"
 
+#include "broker/groups.h"
+
 enum {
     KEPT_LOW = 3,    /* places of a reply queue that stay free of levels below 24 (P2) */
     KEPT_URGENT = 1, /* … and of all but STOPPED and ENDED (K9) */
@@ -119,11 +121,15 @@ static uint32_t put_frame(const struct engine *e, uint32_t slot, uint8_t *out)
     if (flags & REF_ANSWER)
         return put_answer(e, r, out);
     store_get(&e->store, r->cell, out);
-    if (flags & REF_REQUEST)
+    if (flags & (REF_REQUEST | REF_ACK))
         wire_patch_number(out, ref_name(slot, r->age));
+    if (flags & REF_ACK) {
+        wire_patch_type(out, WIRE_MESSAGE, (uint16_t)(wire_message_flags(out) | WIRE_F_ACK));
+        wire_patch_tries(out, (uint8_t)ref_tries(r));
+    }
     if (flags & REF_HELD)
         wire_patch_slot_name(out, ref_name(slot, r->age));
-    if (flags & REF_RETAINED)
+    if ((flags & (REF_RETAINED | REF_ACK)) == REF_RETAINED)
         wire_patch_type(out, WIRE_MESSAGE,
                         WIRE_F_RETAIN | (wire_message_flags(out) & WIRE_F_POOLED));
     return store_cell(&e->store, r->cell)->size;
@@ -189,6 +195,7 @@ static void begin(struct engine *e, uint64_t number, unsigned list, unsigned lev
     e->batch_list = (uint8_t)list;
     e->batch_level = (uint8_t)level;
     e->batch_repeats = false;
+    e->batch_grouped = false;
     e->place = e->out;
     e->buffer = OUTBOX_BUFFERS;
     e->boxed = false;
@@ -275,6 +282,68 @@ static uint32_t gather(struct engine *e, uint16_t row, uint32_t width, uint64_t 
     return size;
 }
 
+/* From a group's list instead, as many as the session may have. Each is said to be its before any
+ * of them goes out: so a start knows which may have (K3). What stops it at one whose payload is on
+ * disk is the shell's to bring. */
+static uint32_t gather_group(struct engine *e, uint16_t row, const struct group_choice *choice)
+{
+    struct session *s = &e->sessions[row];
+    uint32_t size = 0;
+    uint32_t n_held = 0;
+    uint32_t next;
+    bool sated = false;
+
+    for (uint32_t slot = e->groups[choice->group].waiting.lists[choice->list].head;
+         slot != 0 && e->n_batch < choice->n; slot = next) {
+        const struct reference *r = engine_reference(e, slot);
+
+        next = r->next;
+        if (ref_on_disk(r)) {
+            groups_want(e, slot);
+            break;
+        }
+        if (r->when != 0 && expired(e, r)) {
+            groups_time_out(e, slot);
+            continue;
+        }
+        if (frame_size(e, r) > e->capacity - size || e->n_batch == BATCH_MAX)
+            break;
+        if (ref_flags(r) & REF_HELD) {
+            if (!may_hold(e, s, n_held, r)) {
+                sated = true;
+                break;
+            }
+            n_held++;
+            e->batch_pooled += wire_message_slot(store_cell(&e->store, r->cell)->bytes).size;
+        }
+        size += put_frame(e, slot, e->place + WIRE_BATCH_SIZE + size);
+        e->batch[e->n_batch++] = slot;
+    }
+    set_sated(e, s, sated);
+    for (uint32_t i = 0; i < e->n_batch; i++)
+        groups_give(e, e->batch[i], row);
+    return size;
+}
+
+/* The messages of groups that were given to it and may have gone. */
+static uint32_t gather_given(struct engine *e, uint16_t row, uint32_t width)
+{
+    uint32_t size = 0;
+
+    for (uint32_t slot = e->sessions[row].out.head; slot != 0;
+         slot = engine_reference(e, slot)->next) {
+        const struct reference *r = engine_reference(e, slot);
+
+        if (ref_state(r) != REF_WAIT || frame_size(e, r) > width - size || e->n_batch == BATCH_MAX)
+            continue;
+        if (ref_flags(r) & REF_HELD)
+            e->batch_pooled += wire_message_slot(store_cell(&e->store, r->cell)->bytes).size;
+        size += put_frame(e, slot, e->out + WIRE_BATCH_SIZE + size);
+        e->batch[e->n_batch++] = slot;
+    }
+    return size;
+}
+
 /* The same for the batch in doubt: the set that the row names (K3). */
 static uint32_t gather_doubt(struct engine *e, uint16_t row)
 {
@@ -294,7 +363,7 @@ static uint32_t gather_doubt(struct engine *e, uint16_t row)
         size += put_frame(e, slot, e->out + WIRE_BATCH_SIZE + size);
         e->batch[e->n_batch++] = slot;
     }
-    return size;
+    return e->n_batch > 0 ? size : gather_given(e, row, width);
 }
 
 static void seal(struct engine *e, uint16_t i, uint32_t frames, struct pump_batch *batch)
@@ -400,7 +469,9 @@ static void mark(struct engine *e, uint16_t row, uint32_t slot)
     }
     tally = tally_of(e, r);
     count_out(e, ref_level(r), &tally);
-    if (flags & (REF_REQUEST | REF_HELD))
+    if (flags & REF_ACK)
+        groups_sent(e, slot, row);
+    else if (flags & (REF_REQUEST | REF_HELD))
         engine_change(e, slot,
                       REF_WORD(REF_OUT, flags, ref_level(r), ref_tries(r), ref_owner(r), row));
     else
@@ -443,7 +514,7 @@ static void mark_front(struct engine *e, uint16_t row)
 
 static void mark_all(struct engine *e, uint16_t row)
 {
-    if (e->batch_list < WIRE_LEVELS && !e->batch_repeats && e->n_batch > 0) {
+    if (e->batch_list < WIRE_LEVELS && !e->batch_repeats && !e->batch_grouped && e->n_batch > 0) {
         mark_front(e, row);
         return;
     }
@@ -527,17 +598,66 @@ static bool choose_place(struct engine *e, uint16_t i)
     return !asks_for_buffer(s, row);
 }
 
+/* The intent stands, then the batch lies complete where the reader looks for it. */
+static int intend(struct engine *e, uint16_t i, uint32_t size, uint64_t upto,
+                  struct pump_batch *batch)
+{
+    struct row *row = engine_row(e, i);
+
+    e->sessions[i].nudge = false;
+    seal(e, i, size, batch);
+    persist_u64(&row->upto, upto);
+    if (!PERSIST_FAULT(FAULT_NO_INTENT))
+        persist_send(row, ROW_SEND(e->batch_number, e->batch_list, e->batch_level, 1));
+    box(e, i, batch);
+    return PUMP_BATCH;
+}
+
+/* Its groups have something for it, and nothing of its own comes first. */
+static bool groups_come_first(struct session *s, int list, const struct group_choice *choice)
+{
+    if (choice->n == 0)
+        return false;
+    if (list < 0 || (int)choice->level != list)
+        return (int)choice->level > list;
+    s->groups_next = !s->groups_next;
+    return !s->groups_next;
+}
+
+/* Why a batch of a group came to nothing: its next one is too large for what there is
+ * (PUMP_BLOCKED), or is still on its way from the disk, or all had expired: something else may be
+ * sent meanwhile. */
+static int look_past_group(struct engine *e, const struct group_choice *choice)
+{
+    uint32_t head = e->groups[choice->group].waiting.lists[choice->list].head;
+    const struct reference *r = engine_reference(e, head);
+
+    if (head != 0 && !ref_on_disk(r) && frame_size(e, r) > e->capacity)
+        return PUMP_BLOCKED;
+    if (head == 0 || !ref_on_disk(r))
+        groups_look_again(e, choice->group);
+    return PUMP_NOTHING;
+}
+
 static int next_batch(struct engine *e, uint16_t i, struct pump_batch *batch)
 {
     struct session *s = &e->sessions[i];
     struct row *row = engine_row(e, i);
+    bool with_groups = s->members != NULL;
 
     for (;;) {
+        struct group_choice choice = {0};
         int list = backlog_highest(&s->waiting);
-        uint64_t upto;
+        uint64_t upto = 0;
         uint32_t size;
         int outcome;
 
+        if (with_groups)
+            choice = groups_choose(e, i);
+        bool grouped = groups_come_first(s, list, &choice);
+
+        if (grouped)
+            list = choice.list;
         if (list < 0)
             return s->nudge ? next_nudge(e, i, batch) : PUMP_NOTHING;
         outcome = admit(s, (unsigned)list);
@@ -546,20 +666,17 @@ static int next_batch(struct engine *e, uint16_t i, struct pump_batch *batch)
         begin(e, row_number(row) + 1, (unsigned)list, (unsigned)list);
         if (!choose_place(e, i))
             return PUMP_WANTS_POOL;
-        size = gather(e, i, e->capacity, &upto);
-        if (e->n_batch == 0 && s->sated) /* it waits for what it gives back, not for room */
+        e->batch_grouped = grouped;
+        size = grouped ? gather_group(e, i, &choice) : gather(e, i, e->capacity, &upto);
+        if (e->n_batch > 0)
+            return intend(e, i, size, upto, batch);
+        if (s->sated) /* it waits for what it gives back, not for room */
             return s->nudge ? next_nudge(e, i, batch) : PUMP_NOTHING;
-        if (e->n_batch == 0 && s->waiting.lists[list].head != 0)
-            return PUMP_BLOCKED; /* no buffer is free, and the queue is too narrow */
-        if (e->n_batch == 0)
-            continue; /* all of the list had expired */
-        s->nudge = false;
-        seal(e, i, size, batch);
-        persist_u64(&row->upto, upto);
-        if (!PERSIST_FAULT(FAULT_NO_INTENT))
-            persist_send(row, ROW_SEND(e->batch_number, list, list, 1)); /* the intent stands */
-        box(e, i, batch);
-        return PUMP_BATCH;
+        if (grouped && look_past_group(e, &choice) == PUMP_BLOCKED)
+            return PUMP_BLOCKED;
+        if (!grouped && s->waiting.lists[list].head != 0)
+            return PUMP_BLOCKED;               /* no buffer is free, and the queue is too narrow */
+        with_groups = with_groups && !grouped; /* all of its own list had expired */
     }
 }
 
@@ -623,6 +740,8 @@ int pump_next(struct engine *e, uint16_t i, struct pump_batch *batch)
     outcome = next_batch(e, i, batch);
     if (outcome == PUMP_NOTHING) /* no edge is waited for: what comes next asks for room anew */
         e->sessions[i].kept = BLOCKED_NOT;
+    if (outcome == PUMP_BLOCKED && e->sessions[i].kept != BLOCKED_NOT)
+        groups_do_without(e, i);
     return outcome;
 }
 
@@ -677,6 +796,8 @@ void pump_full(struct engine *e, uint16_t i)
         persist_shared(&s->outbox->sent[e->buffer], 0);
     if (!e->batch_repeats) /* what was in doubt before stays so; this number was never used */
         persist_send(row, ROW_SEND(row_number(row) - 1, 0, 0, 0));
+    for (uint32_t n = e->batch_grouped && !e->batch_repeats ? e->n_batch : 0; n > 0; n--)
+        groups_take_back(e, e->batch[n - 1]);
     s->room = 0;
     s->room_fresh = false;
     board_add(&e->board->totals.full_queues, 1);
@@ -711,8 +832,8 @@ uint32_t pump_named(struct engine *e, uint16_t row, uint64_t name)
     if (slot == 0 || slot >= e->store.reference_pool.high ||
         (ref_name(slot, r->age) != name && !PERSIST_FAULT(FAULT_NO_AGE)))
         return 0;
-    if (ref_state(r) == REF_WAIT && ref_owner(r) == row && engine_in_doubt(e, r) &&
-        !PERSIST_FAULT(FAULT_NO_SETTLE))
+    if (ref_state(r) == REF_WAIT && (ref_owner(r) == row || ref_member(r) == row) &&
+        engine_in_doubt(e, r) && !PERSIST_FAULT(FAULT_NO_SETTLE))
         pump_settle(e, row); /* it had gone */
     return ref_state(r) == REF_OUT && ref_member(r) == row ? slot : 0;
 }

@@ -8,6 +8,7 @@
  * is routed. */
 #include "broker/route.h"
 
+#include "broker/groups.h"
 #include "broker/life.h"
 #include "broker/pools.h"
 #include "broker/pump.h"
@@ -122,8 +123,7 @@ static void count_in(struct routing *t, const struct wire_frame *f, uint32_t top
     t->bytes_in += f->size + (pooled(f) ? f->slot.size : 0);
 }
 
-/* End this after the commit: what has come back, or was replaced. */
-static void end_later(struct engine *e, uint32_t slot)
+void route_end(struct engine *e, uint32_t slot)
 {
     if (e->landing->n_ends >= PERSIST_ENDS)
         return; /* more than an envelope has frames */
@@ -133,7 +133,7 @@ static void end_later(struct engine *e, uint32_t slot)
 
 /* ---- Who gets it ---- */
 
-/* One delivery a session, however many of its subscriptions match (L3). */
+/* One delivery a session, however many of its subscriptions match, and one a group (L3). */
 static void found_owner(void *context, uint16_t row)
 {
     struct engine *e = context;
@@ -155,8 +155,8 @@ static void find_named(struct engine *e, const char *name, size_t size)
     }
 }
 
-/* The sessions that get what is published to this topic. They are looked for once a topic and
- * change of subscriptions. */
+/* The sessions and groups that get what is published to this topic. They are looked for once a
+ * topic and change of subscriptions. */
 static const uint16_t *owners_of(struct engine *e, struct topic *topic, uint32_t *n)
 {
     const uint16_t *owners = topic_owners(topic, e->generation, n);
@@ -246,7 +246,7 @@ static uint8_t objection(struct routing *t, const struct wire_frame *f, enum ref
 static void forget_kept(struct engine *e, struct topic *topic)
 {
     if (topic_kept(topic) != 0)
-        end_later(e, topic_kept(topic));
+        route_end(e, topic_kept(topic));
     topics_keep(&e->topics, topic, 0);
 }
 
@@ -282,14 +282,36 @@ static bool keep(struct routing *t, const struct wire_frame *f, struct topic *to
     return true;
 }
 
-static void deliver(struct routing *t, const struct wire_frame *f, const uint16_t *owners,
-                    uint32_t n, uint32_t cell)
+/* A group did not take it: counted for its publisher. */
+static void count_untaken(struct engine *e, uint16_t row, uint8_t code)
+{
+    if (code == WIRE_C_GROUP_FULL)
+        engine_count_refusal(e, row, REFUSAL_group_full);
+    else
+        engine_count_refusal(e, row, REFUSAL_journal_full);
+}
+
+/* Returns WIRE_C_OK, or why a group did not take it. */
+static uint8_t deliver(struct engine *e, uint16_t row, const struct wire_frame *f,
+                       const uint16_t *owners, uint32_t n, uint32_t cell)
 {
     unsigned flags = (f->type == WIRE_REQUEST ? REF_REQUEST : 0) | (pooled(f) ? REF_HELD : 0);
     uint32_t when = engine_when(f->expiry);
+    uint8_t code = WIRE_C_OK;
 
-    for (uint32_t i = 0; i < n; i++)
-        engine_make(t->e, REF_WORD(REF_WAIT, flags, f->priority, 0, owners[i], 0), cell, when);
+    for (uint32_t i = 0; i < n; i++) {
+        if (owners[i] < e->n_rows) {
+            engine_make(e, REF_WORD(REF_WAIT, flags, f->priority, 0, owners[i], 0), cell, when);
+            continue;
+        }
+        uint8_t taken = groups_accept(e, owner_group(e, owners[i]), f, cell);
+
+        if (taken != WIRE_C_OK) {
+            count_untaken(e, row, taken);
+            code = taken;
+        }
+    }
+    return code;
 }
 
 /* PUBLISH and REQUEST. */
@@ -328,7 +350,7 @@ static void route_message(struct routing *t, const struct wire_frame *f)
         }
     }
     count_in(t, f, topic_row(topic));
-    deliver(t, f, owners, n, cell);
+    code = deliver(e, t->row, f, owners, n, cell);
     if (n == 0) {
         board_add(&e->board->totals.unmatched, 1);
         board_add(&board_topic(e->board, topic_row(topic))->unmatched, 1);
@@ -337,7 +359,7 @@ static void route_message(struct routing *t, const struct wire_frame *f)
         board_add(&e->board->totals.requests, 1);
     if (retain && !keep(t, f, topic, cell))
         code = WIRE_C_RETAINED_FULL;
-    if (cell != 0 && store_cell(&e->store, cell)->refs == 0) { /* only to be kept, and was not */
+    if (cell != 0 && store_cell(&e->store, cell)->refs == 0) { /* nobody took it */
         if (pooled(f))
             pools_part(e, store_cell(&e->store, cell));
         return_place(e, f);
@@ -395,7 +417,7 @@ static void route_reply(struct routing *t, const struct wire_frame *f)
                     cell, engine_when(f->expiry));
     }
     if (slot != 0 && (cell != 0 || why == REFUSAL_stray))
-        end_later(e, slot);
+        route_end(e, slot);
 }
 
 /* ---- Control ---- */
@@ -471,12 +493,17 @@ static void route_subscribe(struct routing *t, const struct wire_frame *f)
 static void route_unsubscribe(struct routing *t, const struct wire_frame *f)
 {
     struct engine *e = t->e;
-    uint32_t slot = filters_find(&e->filters, f->text, f->text_size, t->row);
+    uint32_t slot;
 
+    if (f->flags & WIRE_F_GROUP) {
+        engine_answer(e, t->row, groups_leave(e, t->row, f), (uint32_t)f->number, 1);
+        return;
+    }
+    slot = filters_find(&e->filters, f->text, f->text_size, t->row);
     if (slot != 0) {
         filters_remove(&e->filters, f->text, f->text_size, t->row);
         e->generation++;
-        end_later(e, slot);
+        route_end(e, slot);
     }
     engine_answer(e, t->row, slot != 0 ? WIRE_C_OK : WIRE_C_NOT_SUBSCRIBED, (uint32_t)f->number, 1);
 }
@@ -503,6 +530,51 @@ static void route_fetch(struct routing *t, const struct wire_frame *f)
     s->fetch = f->number;
 }
 
+/* What a member of a group has done with. */
+static void route_acks(struct routing *t, const struct wire_frame *f)
+{
+    struct engine *e = t->e;
+
+    for (uint32_t i = 0; i < f->n_names; i++) {
+        uint32_t slot = pump_named(e, t->row, wire_load64(f->names + i * sizeof(uint64_t)));
+
+        if (slot == 0 || (ref_flags(engine_reference(e, slot)) & REF_ACK) == 0)
+            continue; /* acknowledged before, or returned since */
+        groups_count_ack(e, engine_reference(e, slot));
+        route_end(e, slot);
+    }
+}
+
+static uint8_t keep_will(struct routing *t, const struct wire_frame *f)
+{
+    struct engine *e = t->e;
+    unsigned flags = f->flags & WIRE_F_RETAIN ? REF_RETAINED : 0;
+    uint32_t before = e->sessions[t->row].will;
+    uint32_t cell;
+
+    if (f->text_size > 0) {
+        if (!topic_valid(f->text, f->text_size))
+            return WIRE_C_BAD_TOPIC;
+        if (engine_free_references(e) == 0)
+            return WIRE_C_STORE_FULL;
+        cell = put(t, f, 0, 0, e->board->n_topics - 1);
+        if (cell == 0)
+            return WIRE_C_STORE_FULL;
+        engine_make(e, REF_WORD(REF_WILL, flags, f->priority, 0, t->row, 0), cell, 0);
+    }
+    if (before != 0)
+        route_end(e, before);
+    return WIRE_C_OK;
+}
+
+static void route_admin(struct routing *t, const struct wire_frame *f)
+{
+    uint32_t count;
+    uint8_t code = groups_administer(t->e, f, &count);
+
+    engine_answer(t->e, t->row, code, (uint32_t)f->number, count);
+}
+
 static void route_frame(struct routing *t, const struct wire_frame *f)
 {
     switch (f->type) {
@@ -527,6 +599,21 @@ static void route_frame(struct routing *t, const struct wire_frame *f)
         break;
     case WIRE_FETCH:
         route_fetch(t, f);
+        break;
+    case WIRE_JOIN:
+        engine_answer(t->e, t->row, groups_join(t->e, t->row, f), (uint32_t)f->number, 1);
+        break;
+    case WIRE_ACK:
+        route_acks(t, f);
+        break;
+    case WIRE_NACK:
+        groups_nack(t->e, t->row, f);
+        break;
+    case WIRE_WILL:
+        engine_answer(t->e, t->row, keep_will(t, f), (uint32_t)f->number, 1);
+        break;
+    case WIRE_ADMIN:
+        route_admin(t, f);
         break;
     case WIRE_NUDGE: /* that it came is all */
         board_add(&t->e->board->totals.nudges, 1);
@@ -632,8 +719,8 @@ static void route_stranger(struct engine *e, const struct wire_envelope *envelop
         life_register(e, &f);
 }
 
-/* What is ended is over; but a request that was answered while its payload is still read stays as
- * one that is held and no more. */
+/* What is ended is over; but what was answered or acknowledged while its payload is still read
+ * stays as one that is held and no more. */
 static void end_one(struct engine *e, uint32_t slot)
 {
     const struct reference *r = engine_reference(e, slot);
@@ -641,7 +728,7 @@ static void end_one(struct engine *e, uint32_t slot)
     if (ref_state(r) == REF_OUT && (ref_flags(r) & REF_REQUEST) != 0)
         persist_answered(engine_cell(e, slot));
     if (ref_state(r) == REF_OUT && (ref_flags(r) & REF_HELD) != 0)
-        engine_change(e, slot, r->word & ~((uint64_t)REF_REQUEST << 8));
+        engine_only_held(e, slot);
     else if (ref_state(r) != REF_FREE)
         engine_end(e, slot);
 }
@@ -693,6 +780,66 @@ static void commit(struct engine *e, size_t size)
     finish(e, size);
 }
 
+/* ---- The broker's own ---- */
+
+void route_begin(struct engine *e)
+{
+    struct landing *landing = e->landing;
+
+    route_expect(e, LANDING_BROKER);
+    e->next_age = e->ledger->header.committed + 1;
+    persist_u32(&landing->row, WIRE_NO_SESSION);
+    persist_u32(&landing->n_ends, 0);
+    persist_u32(&landing->n_returns, 0);
+    persist_u32((uint32_t *)(void *)landing->bytes, LANDING_MAGIC);
+}
+
+void route_commit(struct engine *e)
+{
+    persist_commit(e->ledger, e->next_age);
+}
+
+void route_finish(struct engine *e)
+{
+    finish(e, sizeof(uint32_t));
+}
+
+/* Everybody that its topic reaches gets the bytes that were kept for it. */
+void route_will(struct engine *e, uint16_t row)
+{
+    uint32_t will = e->sessions[row].will;
+    const struct reference *r = engine_reference(e, will);
+    struct routing t = {.e = e, .row = row};
+    struct wire_frame f;
+    struct topic *topic;
+    const uint16_t *owners;
+    uint32_t n;
+
+    route_begin(e);
+    store_get(&e->store, r->cell, e->out);
+    if (wire_get_delivery(e->out, engine_cell(e, will)->size, &f) == WIRE_OK &&
+        (topic = topics_add(&e->topics, f.text, f.text_size)) != NULL) {
+        owners = owners_of(e, topic, &n);
+        engine_cell(e, will)->topic = topic_row(topic);
+        if (n < store_pool_ready(&e->store.reference_pool)) {
+            deliver(e, row, &f, owners, n, r->cell);
+            board_add(&e->board->totals.wills, 1);
+        } else {
+            engine_count_refusal(e, row, REFUSAL_store_full);
+        }
+        if (ref_flags(r) & REF_RETAINED)
+            keep(&t, &f, topic, r->cell);
+    }
+    if (!PERSIST_FAULT(FAULT_WILL_AGAIN))
+        route_end(e, will);
+    route_commit(e);
+    route_finish(e);
+    if (PERSIST_FAULT(FAULT_WILL_AGAIN))
+        engine_end(e, will);
+}
+
+/* ---- Envelopes ---- */
+
 void route(struct engine *e, size_t size)
 {
     struct landing *landing = e->landing;
@@ -726,12 +873,12 @@ void route(struct engine *e, size_t size)
 bool route_resume(struct engine *e)
 {
     struct landing *landing = e->landing;
-    bool there = wire_load32(landing->bytes) != 0;
+    uint32_t magic = wire_load32(landing->bytes);
 
-    if (there && landing->age < e->ledger->header.committed)
+    if (magic != 0 && landing->age < e->ledger->header.committed)
         finish(e, 0);
-    else if (there)
+    else if (magic != 0 && magic != LANDING_MAGIC) /* its own it does again when it comes to it */
         route(e, 0);
     persist_clear(landing, sizeof(landing->bytes));
-    return there;
+    return magic != 0;
 }

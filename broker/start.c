@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "broker/groups.h"
 #include "broker/life.h"
 #include "broker/pools.h"
 #include "libclient/topic.h"
@@ -46,6 +47,12 @@ static uint32_t forget_uncommitted(struct engine *e)
         pools_gone(e, row->pool_slot); /* never made; and it is about to be registered again */
         persist_row_state(row, ROW_FREE);
     }
+    for (uint32_t g = 0; g < e->n_groups; g++) {
+        struct group_row *row = group_row(e, (uint16_t)g);
+
+        if (row->state != GROUP_FREE && row->age >= committed)
+            persist_u32(&row->state, GROUP_FREE);
+    }
     return n;
 }
 
@@ -79,7 +86,7 @@ static int index_reference(struct engine *e, uint32_t slot)
     struct wire_frame f;
     struct topic *topic;
 
-    if (!store_has_cell(r))
+    if (!store_has_cell(r) || ref_on_disk(r))
         return 0;
     f = kept_frame(e, slot);
     if (ref_state(r) == REF_FILTER) {
@@ -107,10 +114,10 @@ static int index_reference(struct engine *e, uint32_t slot)
 static void finish_drop(struct engine *e, uint32_t slot)
 {
     const struct reference *r = engine_reference(e, slot);
-    struct row *row = engine_row(e, ref_owner(r));
+    uint64_t *missed = engine_missed(e, ref_owner(r));
 
-    if (r->when == (uint32_t)(row->missed + 1))
-        persist_u64(&row->missed, row->missed + 1);
+    if (r->when == (uint32_t)(*missed + 1))
+        persist_u64(missed, *missed + 1);
     engine_dropped(e, slot);
 }
 
@@ -125,14 +132,22 @@ static int link_all(struct engine *e, struct aged *aged, uint32_t n)
             aged[k++] = (struct aged){.age = r->age, .slot = slot};
     }
     qsort(aged, n, sizeof(*aged), by_age);
+    for (uint32_t i = 0; i < n; i++) { /* before what they have */
+        if (ref_state(engine_reference(e, aged[i].slot)) == REF_MEMBER)
+            engine_link(e, aged[i].slot);
+    }
     for (uint32_t i = 0; i < n; i++) {
         int r = index_reference(e, aged[i].slot);
 
         if (r < 0)
             return r;
+        if (ref_state(engine_reference(e, aged[i].slot)) == REF_MEMBER)
+            continue;
+        groups_normalise(e, aged[i].slot);
         engine_link(e, aged[i].slot);
     }
     pools_started(e);
+    groups_started(e);
     for (uint32_t i = 0; i < n; i++) {
         if (ref_state(engine_reference(e, aged[i].slot)) == REF_DROPPED)
             finish_drop(e, aged[i].slot);

@@ -209,7 +209,7 @@ int store_adopt(struct store *s, uint8_t *marks)
     for (uint32_t slot = 1; slot < s->reference_pool.high; slot++) {
         struct reference *r = &s->references[slot];
 
-        if (ref_state(r) == REF_FREE || !store_has_cell(r))
+        if (ref_state(r) == REF_FREE || !store_has_cell(r) || ref_on_disk(r))
             continue;
         if (r->cell == 0 || r->cell >= s->cell_pool.allocated)
             return -1;

@@ -170,7 +170,7 @@ static bool turn(struct broker *b)
         life_tick(e);
     peers_look_after(b);
     carry_out(b);
-    work = work || e->touched.n > 0 || e->dirty.n > 0;
+    work = work || e->touched.n > 0 || e->dirty.n > 0 || e->busy.n > 0;
     peers_pump(b);
     shares_check(b);
     shell_wake_registering(b, postings);
@@ -190,8 +190,8 @@ static bool has_more(const struct broker *b)
 {
     const struct engine *e = &b->engine;
 
-    return e->touched.n > 0 || e->ending.n > 0 || e->unlinked.n > 0 || b->cut_short ||
-           copies_pending(b);
+    return e->touched.n > 0 || e->busy.n > 0 || e->ending.n > 0 || e->unlinked.n > 0 ||
+           b->cut_short || copies_pending(b);
 }
 
 /* Look again for a while, yielding the processor in between. True: there was work. False also if

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "broker/groups.h"
 #include "broker/pools.h"
 
 struct check {
@@ -96,7 +97,7 @@ static bool pins(const struct reference *r)
 {
     bool lent = (ref_flags(r) & REF_ANSWER) != 0 && ref_tries(r) == ENGINE_LENT;
 
-    return (ref_state(r) == REF_WAIT || ref_state(r) == REF_OUT) &&
+    return (ref_state(r) == REF_WAIT || ref_state(r) == REF_OUT || ref_state(r) == REF_LATER) &&
            (ref_flags(r) & REF_RETAINED) == 0 && !lent;
 }
 
@@ -109,7 +110,7 @@ static void check_cells(struct check *k)
     for (uint32_t slot = 1; slot < s->reference_pool.high; slot++) {
         const struct reference *r = engine_reference(k->e, slot);
 
-        if (!alive(k, slot) || !store_has_cell(r))
+        if (!alive(k, slot) || !store_has_cell(r) || ref_on_disk(r))
             continue;
         if (r->cell == 0 || r->cell >= s->cell_pool.high) {
             fault(k, "reference %u has cell %u", slot, r->cell);
@@ -206,7 +207,8 @@ static void take_out(struct check *k, uint32_t slot, void *context)
     const uint16_t *row = context;
     const struct reference *r = engine_reference(k->e, slot);
 
-    same(k, "state of sent reference", slot, ref_state(r), REF_OUT);
+    if (ref_state(r) != REF_WAIT || !owner_is_group(k->e, ref_owner(r))) /* given, and in doubt */
+        same(k, "state of sent reference", slot, ref_state(r), REF_OUT);
     same(k, "member of sent reference", slot, ref_member(r), *row);
 }
 
@@ -233,6 +235,112 @@ static void take_filter(struct check *k, uint32_t slot, void *context)
     seen->n++;
 }
 
+/* ---- Groups ---- */
+
+struct grouped {
+    uint16_t g;
+    unsigned level;
+    enum reference_state state;
+    uint32_t n;
+    uint64_t youngest;
+};
+
+static void take_grouped(struct check *k, uint32_t slot, void *context)
+{
+    struct grouped *seen = context;
+    const struct reference *r = engine_reference(k->e, slot);
+
+    same(k, "state of a group's reference", slot, ref_state(r), seen->state);
+    same(k, "owner of a group's reference", slot, ref_owner(r), group_owner(k->e, seen->g));
+    if (seen->state != REF_WAIT) {
+        seen->n++;
+        return;
+    }
+    same(k, "member of a group's waiting reference", slot, ref_member(r), REF_NOBODY);
+    same(k, "level of a group's waiting reference", slot, ref_level(r), seen->level);
+    if (r->age <= seen->youngest)
+        fault(k, "reference %u waits in its group behind a younger one", slot);
+    seen->youngest = r->age;
+    seen->n++;
+}
+
+/* Messages of a group by their words: all of them, and those out. */
+static void count_grouped(const struct check *k, uint16_t g, uint32_t *n_out, uint64_t *bytes)
+{
+    for (uint32_t slot = 1; slot < k->e->store.reference_pool.high; slot++) {
+        const struct reference *r = engine_reference(k->e, slot);
+
+        if (!alive(k, slot) || ref_owner(r) != group_owner(k->e, g) ||
+            (ref_flags(r) & (REF_ACK | REF_ANSWER)) != REF_ACK)
+            continue;
+        *n_out +=
+            ref_state(r) == REF_OUT || (ref_state(r) == REF_WAIT && ref_member(r) != REF_NOBODY);
+        if (!ref_on_disk(r))
+            *bytes += cell_kept_size(engine_cell(k->e, slot));
+    }
+}
+
+static void check_members(struct check *k, uint16_t g)
+{
+    const struct group *group = &k->e->groups[g];
+    uint32_t n_is = 0, n_should = 0;
+
+    for (const struct member *m = group->members; m != NULL; m = m->next) {
+        const struct reference *r = engine_reference(k->e, m->slot);
+        uint32_t n_out = 0;
+
+        same(k, "state of a member's reference", m->slot, ref_state(r), REF_MEMBER);
+        same(k, "row of a member", m->slot, ref_member(r), m->row);
+        for (uint32_t slot = k->e->sessions[m->row].out.head; slot != 0;
+             slot = engine_reference(k->e, slot)->next) {
+            const struct reference *out = engine_reference(k->e, slot);
+
+            n_out += (ref_flags(out) & REF_ACK) != 0 && ref_owner(out) == group_owner(k->e, g);
+        }
+        same(k, "n_out of the member in row", m->row, m->n_out, n_out);
+        if (n_out > m->prefetch)
+            fault(k, "row %u has %u messages of group %u, more than its prefetch", m->row, n_out,
+                  g);
+        n_is++;
+    }
+    for (uint32_t slot = 1; slot < k->e->store.reference_pool.high; slot++) {
+        const struct reference *r = engine_reference(k->e, slot);
+
+        n_should += ref_state(r) == REF_MEMBER && ref_owner(r) == group_owner(k->e, g);
+    }
+    same(k, "members of group", g, n_is, n_should);
+    same(k, "n_members of group", g, group->n_members, n_should);
+}
+
+static uint32_t check_group(struct check *k, uint16_t g)
+{
+    const struct group *group = &k->e->groups[g];
+    struct grouped seen = {.g = g, .state = REF_WAIT};
+    struct grouped later = {.g = g, .state = REF_LATER};
+    struct filters_seen filters = {.row = group_owner(k->e, g)};
+    uint32_t n_out = 0;
+    uint64_t bytes = 0;
+
+    for (seen.level = 0; seen.level < BACKLOG_LISTS; seen.level++) {
+        same(k, "bit of a list in the map of group", g, group->waiting.map >> seen.level & 1,
+             group->waiting.lists[seen.level].head != 0);
+        seen.youngest = 0;
+        walk(k, &group->waiting.lists[seen.level], take_grouped, &seen);
+    }
+    walk(k, &group->later, take_grouped, &later);
+    walk(k, &group->filters, take_filter, &filters);
+    count_grouped(k, g, &n_out, &bytes);
+    same(k, "n_waiting of group", g, group->n_waiting, seen.n);
+    same(k, "n_later of group", g, group->n_later, later.n);
+    same(k, "n_out of group", g, group->n_out, n_out);
+    same(k, "bytes of group", g, group->bytes, bytes);
+    check_members(k, g);
+    if (group_row(k->e, g)->state == GROUP_FREE && !group_is_dead(k->e, g))
+        same(k, "references of a group that is none", g,
+             seen.n + later.n + filters.n + n_out + group->n_members, 0);
+    return filters.n;
+}
+
 static void check_lists(struct check *k)
 {
     const struct engine *e = k->e;
@@ -248,9 +356,14 @@ static void check_lists(struct check *k)
         same(k, "n_filters of session", i, e->sessions[i].n_filters, filters.n);
         n_filters += filters.n;
     }
+    for (uint32_t g = 0; g < 2 * e->n_groups; g++)
+        n_filters += check_group(k, (uint16_t)g);
     same(k, "number of subscriptions", 0, e->filters.n, n_filters);
     for (uint32_t slot = 1; slot < e->store.reference_pool.high; slot++) {
-        if (alive(k, slot) && ref_state(engine_reference(e, slot)) != REF_KEPT && !k->seen[slot])
+        enum reference_state state = (enum reference_state)ref_state(engine_reference(e, slot));
+
+        if (alive(k, slot) && state != REF_KEPT && state != REF_MEMBER && state != REF_WILL &&
+            !k->seen[slot])
             fault(k, "reference %u stands in no list", slot);
     }
 }
@@ -311,7 +424,7 @@ static void check_timers(struct check *k)
     for (uint32_t slot = 1; slot < k->e->store.reference_pool.high; slot++) {
         const struct reference *r = engine_reference(k->e, slot);
         bool has = alive(k, slot) && r->when != 0 && (ref_flags(r) & REF_ANSWER) == 0 &&
-                   (ref_state(r) != REF_OUT || (ref_flags(r) & REF_REQUEST) != 0);
+                   (ref_state(r) != REF_OUT || (ref_flags(r) & (REF_REQUEST | REF_ACK)) != 0);
 
         same(k, "has a deadline, reference", slot, t->place[slot] != 0, has);
         if (has && t->place[slot] != 0 && t->heap[t->place[slot] - 1].when < r->when)
@@ -458,7 +571,8 @@ static void check_waiting_counters(struct check *k)
     for (uint32_t slot = 1; slot < e->store.reference_pool.high; slot++) {
         const struct reference *r = engine_reference(e, slot);
 
-        if (ref_state(r) == REF_WAIT && ref_level(r) < WIRE_LEVELS) {
+        if (ref_state(r) == REF_WAIT && ref_level(r) < WIRE_LEVELS &&
+            !owner_is_group(e, ref_owner(r))) {
             levels[ref_level(r)]++;
             all++;
         }
@@ -582,6 +696,22 @@ static void describe_session(FILE *out, const struct engine *e, uint16_t i,
     describe_list(out, e, REF_FILTER, i, sorted);
 }
 
+static void describe_group(FILE *out, const struct engine *e, uint16_t g,
+                           const struct reference **sorted)
+{
+    const struct group *group = &e->groups[g];
+
+    fprintf(out,
+            "group %u: state %u waiting %u later %u out %u bytes %llu members %u missed %llu\n", g,
+            group_row(e, g)->state, group->n_waiting, group->n_later, group->n_out,
+            (unsigned long long)group->bytes, group->n_members,
+            (unsigned long long)group_row(e, g)->missed);
+    describe_list(out, e, REF_WAIT, group_owner(e, g), sorted);
+    describe_list(out, e, REF_LATER, group_owner(e, g), sorted);
+    describe_list(out, e, REF_FILTER, group_owner(e, g), sorted);
+    describe_list(out, e, REF_MEMBER, group_owner(e, g), sorted);
+}
+
 static void describe_kept(void *context, struct topic *topic)
 {
     uint32_t *sum = context;
@@ -610,6 +740,8 @@ char *engine_describe(const struct engine *e)
             e->store.cell_pool.n_used, e->n_live, e->n_over, e->filters.n, e->timers.n);
     for (uint32_t i = 0; i < e->n_rows; i++)
         describe_session(out, e, (uint16_t)i, sorted);
+    for (uint32_t g = 0; g < 2 * e->n_groups; g++)
+        describe_group(out, e, (uint16_t)g, sorted);
     topics_each_kept(&e->topics, describe_kept, &kept);
     fprintf(out, "retained %u bytes %llu topics %x\n", e->n_retained,
             (unsigned long long)e->retained_bytes, kept);

@@ -26,6 +26,16 @@ static struct engine_settings settings_of(const struct rig_options *o)
         s.max_subscriptions = 100;
     if (s.pool_max == 0)
         s.pool_max = SEGMENTS_POOL;
+    if (s.group_size == 0)
+        s.group_size = 65536;
+    if (s.ack_timeout == 0)
+        s.ack_timeout = 30000;
+    if (s.delivery_limit == 0)
+        s.delivery_limit = 5;
+    if (s.group_overflow == ENGINE_DROP_OLDEST)
+        s.group_overflow = ENGINE_DROP_NEWEST;
+    if (s.group_linger == 0)
+        s.group_linger = 60 * RIG_SECOND;
     return s;
 }
 
@@ -505,6 +515,7 @@ void rig_turn(struct rig *r)
 
     rig_collect(r);
     rig_carry_out(r);
+    groups_deal(&r->engine);
     while (touched->n > 0) {
         uint16_t row = touched->rows[0];
 
@@ -512,6 +523,7 @@ void rig_turn(struct rig *r)
         memmove(touched->rows, touched->rows + 1, touched->n * sizeof(*touched->rows));
         r->engine.sessions[row].touched = false;
         rig_pump(r, row);
+        groups_deal(&r->engine);
     }
     engine_show(&r->engine);
 }

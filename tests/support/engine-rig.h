@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "broker/engine.h"
+#include "broker/groups.h"
 #include "broker/life.h"
 #include "broker/pools.h"
 #include "broker/pump.h"
