@@ -74,7 +74,7 @@ uint32_t tally_send(struct tally *t, unsigned publisher, unsigned stream)
     return number;
 }
 
-void tally_take(struct tally *t, unsigned receiver, const void *payload, size_t size)
+void tally_receive(struct tally *t, unsigned receiver, const void *payload, size_t size)
 {
     struct stamp stamp = {0};
     struct tally_stream *s;

@@ -49,7 +49,7 @@ void tally_listen(struct tally *t, unsigned receiver, bool listens);
 uint32_t tally_send(struct tally *t, unsigned publisher, unsigned stream);
 
 /* A receiver has been handed this. */
-void tally_take(struct tally *t, unsigned receiver, const void *payload, size_t size);
+void tally_receive(struct tally *t, unsigned receiver, const void *payload, size_t size);
 
 /* How many are still to come to it. */
 uint32_t tally_open(const struct tally *t, unsigned receiver);
