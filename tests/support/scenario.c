@@ -217,7 +217,7 @@ static void read_all(struct cast *c, unsigned receiver)
 
         r = TIMED(c->s, mqc_receive(c->receivers[receiver], &m, more ? QUIET_MS : 0));
         if (r == 0) {
-            tally_take(t, receiver, m.payload, m.size);
+            tally_receive(t, receiver, m.payload, m.size);
             mqc_message_free(&m);
         }
     } while (r == 0);
