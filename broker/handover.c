@@ -42,15 +42,14 @@ static const char self[] = "/proc/self/exe";
 static bool find_self(char path[PATH_MAX])
 {
     static const char deleted[] = " (deleted)";
+    const size_t more = sizeof(deleted) - 1;
     ssize_t n = readlink(self, path, PATH_MAX - 1);
-    size_t end;
 
     if (n < 0)
         return false;
     path[n] = '\0';
-    end = (size_t)n - (sizeof(deleted) - 1);
-    if ((size_t)n > sizeof(deleted) && strcmp(path + end, deleted) == 0)
-        path[end] = '\0';
+    if ((size_t)n > more && strcmp(path + n - more, deleted) == 0)
+        path[(size_t)n - more] = '\0';
     return true;
 }
 
@@ -65,7 +64,7 @@ void handover_init(struct handover *h, char *const argv[])
     *h = (struct handover){.argv = argv, .answer = -1};
     if (path != NULL && path[0] != '/' && getcwd(here, sizeof(here)) != NULL)
         n = snprintf(h->path, PATH_MAX, "%s/%s", here, path);
-    else if (path != NULL && strncmp(path, "/proc/", 6) != 0 && strncmp(path, "/dev/", 5) != 0)
+    else if (path != NULL && strncmp(path, "/proc/", 6) != 0 && strncmp(path, "/dev/fd/", 8) != 0)
         n = snprintf(h->path, PATH_MAX, "%s", path);
     if ((n < 0 || n >= PATH_MAX) && !find_self(h->path))
         strcpy(h->path, self);

@@ -82,11 +82,11 @@ static struct mqc *open_round(const struct daemon *d)
 
 static void hand_over_under_load(struct daemon *d, uint32_t largest, uint32_t most)
 {
-    struct load load;
+    unsigned descriptors = daemon_descriptors(d);
     uint32_t random = 362436069;
-    pid_t pid;
+    pid_t pid = d->pid;
+    struct load load;
 
-    pid = d->pid;
     load_begin(&load, d, largest);
     for (unsigned i = 0; i < HANDOVERS; i++) {
         load_wait(d, &random, most);
@@ -99,6 +99,7 @@ static void hand_over_under_load(struct daemon *d, uint32_t largest, uint32_t mo
     assert_int_equal(atomic_load(&daemon_board(d)->pid), pid); /* the same all the time */
     PATIENCE_UNTIL(daemon_rows(d) == 0);
     PATIENCE_UNTIL(board_get(&daemon_board(d)->references_used) == 0);
+    PATIENCE_UNTIL(daemon_descriptors(d) == descriptors);
 }
 
 static void K_a_handover_under_load_is_a_pause(void **state)
