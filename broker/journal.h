@@ -125,9 +125,9 @@ enum journal_claim {
 
 /* Gather a record; record->bytes and size are what is in memory, `source` (or NULL) what follows
  * them. *location is its place from now on (see JOURNAL_RELOCATED); its number is
- * journal_appended(). Errors: -ENOSPC: no room; -EMSGSIZE: larger than a segment takes; -ENOMEM;
- * -EIO: the disk refuses (journal_trouble() says more). Nothing was appended then. Does not keep
- * it. */
+ * journal_appended(). Errors: -ENOSPC: no room; -EMSGSIZE: larger than a segment takes; -EINVAL: a
+ * thing of less than 9 bytes; -ENOMEM; -EIO: the disk refuses (journal_trouble() says more).
+ * Nothing was appended then. Does not keep it. */
 int journal_append(struct journal *j, const struct record *record,
                    const struct journal_source *source, enum journal_claim claim,
                    uint32_t *location);
@@ -180,8 +180,9 @@ struct journal_event {
     struct record record;
 };
 
-/* Take what the helper has done: the totals move, `event` is called for each of the others; it may
- * call anything here but collect and close. Then hands over what was gathered meanwhile. */
+/* Take what the helper has done: the totals move, then `event` is called for each of the others; so
+ * look at the totals after this. `event` may call anything here but collect and close. Then hands
+ * over what was gathered meanwhile. */
 void journal_collect(struct journal *j, void (*event)(void *context, const struct journal_event *),
                      void *context);
 

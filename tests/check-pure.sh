@@ -11,6 +11,8 @@ harmless='^(mem(cpy|move|set|cmp|chr|rchr|mem)|explicit_bzero|str(len|nlen|n?cmp
 harmless+='|([mc]|re)alloc|reallocarray|aligned_alloc|free|qsort|bsearch|abort|exit|v?snprintf'
 # What the compiler makes of these and of assert, errno, isdigit; and what sanitizers and coverage add.
 harmless+='|__assert_fail|__stack_chk_fail|__errno_location|__ctype_.*|__isoc(99|23)_.*|__[a-z]+_chk'
+# Which instructions the processor has.
+harmless+='|__cpu_(model|indicator_init)'
 harmless+='|__(asan|ubsan|sanitizer|gcov|llvm|sancov)_.*|_GLOBAL_OFFSET_TABLE_|__(start|stop)___.*)$'
 
 pure=() # FOLDER/MODULE of each pure member

@@ -13,9 +13,9 @@
 floor() { # MODULE, a path from the root without its suffix: prints the number, or "unknown"
     case $1 in
     libclient/wire | libclient/topic | libclient/names | libclient/board | libclient/outbox | libclient/pool) echo 0 ;;
-    broker/record | broker/history | broker/survivors) echo 0 ;;
+    broker/record | broker/history | broker/survivors | broker/journal-fault) echo 0 ;;
     libclient/queue | libclient/segment | libclient/process) echo 1 ;;
-    broker/loop | broker/log | broker/journal | broker/watch | broker/config) echo 1 ;;
+    broker/loop | broker/log | broker/journal* | broker/scribe | broker/watch | broker/config) echo 1 ;;
     broker/persist | broker/store | broker/backlog | broker/filters | broker/timers) echo 2 ;;
     broker/topics | broker/state* | libclient/inbox | libclient/acks | libclient/confirms | libclient/reports | libclient/requests | libclient/slots | libclient/fetches) echo 2 ;;
     broker/engine | broker/route | broker/groups | broker/pump | broker/pools | broker/life | broker/start | libclient/session*) echo 3 ;;
