@@ -3,6 +3,15 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
+
+uint64_t proof_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
 
 bool proof_is_long(void)
 {

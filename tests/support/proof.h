@@ -15,6 +15,9 @@ struct proof {
     struct histogram waits; /* the longest of a client over each point, nanoseconds */
 };
 
+/* Nanoseconds of CLOCK_MONOTONIC. */
+uint64_t proof_now(void);
+
 /* Are all points to be tried, and not some of them? (MQB_LONG in the environment.) */
 bool proof_is_long(void);
 

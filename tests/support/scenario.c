@@ -15,12 +15,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "tests/support/patience.h"
+#include "tests/support/proof.h"
 #include "tests/support/stamp.h"
 
 enum {
@@ -55,23 +55,15 @@ struct cast {
 
 /* ---- Time ---- */
 
-uint64_t scenario_now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static void begin(struct scenario *s)
 {
-    s->begun = scenario_now();
+    s->begun = proof_now();
 }
 
 static int64_t end(struct scenario *s, int64_t result)
 {
     uint64_t killed = atomic_load(&s->killed);
-    uint64_t now = scenario_now();
+    uint64_t now = proof_now();
     uint64_t since = s->begun > killed ? s->begun : killed;
 
     if (killed != 0 && now - since > s->longest_wait)
@@ -109,13 +101,13 @@ static struct mqc *join(struct scenario *s, const char *name, unsigned flags)
 {
     const struct mqc_options options = {.instance = s->instance, .name = name, .flags = flags};
     struct mqc *client = NULL;
-    uint64_t begun = scenario_now();
+    uint64_t begun = proof_now();
     int64_t r;
 
     begin(s);
     do
         r = mqc_open(&client, &options);
-    while ((r == -ECONNREFUSED && scenario_now() - begun < QUIET_MS * UINT64_C(1000000)) ||
+    while ((r == -ECONNREFUSED && proof_now() - begun < QUIET_MS * UINT64_C(1000000)) ||
            again(s, r));
     end(s, r);
     ACTOR_REQUIRE(r == 0);
@@ -284,7 +276,7 @@ static void serve(struct cast *c)
 /* What comes of a request: 0, and the stamp that came back, or why there is no reply. */
 static int outcome(struct cast *c, int64_t number, struct stamp *stamp)
 {
-    uint64_t begun = scenario_now();
+    uint64_t begun = proof_now();
     struct mqc_message m;
     int64_t r;
     int error;
@@ -292,7 +284,7 @@ static int outcome(struct cast *c, int64_t number, struct stamp *stamp)
     do {
         serve(c);
         r = TIMED(c->s, mqc_receive(c->asker, &m, LOOK_MS));
-    } while (r == -ETIMEDOUT && scenario_now() - begun < QUIET_MS * UINT64_C(1000000));
+    } while (r == -ETIMEDOUT && proof_now() - begun < QUIET_MS * UINT64_C(1000000));
     if (r < 0) {
         tally_wrong(&c->s->tally, "request %lld had no answer", (long long)number);
         return (int)r;

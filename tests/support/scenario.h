@@ -22,7 +22,7 @@ struct scenario {
     bool tolerant; /* something may be refused, if it is said that it is: it is tried again then */
     struct tally tally;
     unsigned n_refused;
-    _Atomic uint64_t killed; /* when the broker was killed last, by scenario_now(); 0: never */
+    _Atomic uint64_t killed; /* when the broker was killed last, by proof_now(); 0: never */
     uint64_t longest_wait;   /* nanoseconds from there to the end of a call that it cut short */
     uint64_t begun;          /* the call that is being made */
 };
@@ -39,8 +39,5 @@ void scenario_start(struct scenario *s, struct actor *a, const char *instance);
 
 /* Wait for its end. False: something was not as promised, s->tally.first says what. */
 bool scenario_join(struct scenario *s, struct actor *a);
-
-/* Nanoseconds of CLOCK_MONOTONIC. */
-uint64_t scenario_now(void);
 
 #endif

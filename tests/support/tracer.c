@@ -10,6 +10,7 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -25,6 +26,7 @@
 
 #include <cmocka.h>
 
+#include "libclient/queue.h"
 #include "tests/support/patience.h"
 
 enum {
@@ -45,7 +47,9 @@ static void request(int what, pid_t pid, void *address, void *data)
 #if defined __x86_64__
 
 enum { BREAKPOINT_SIZE = 1 };
-static const uint64_t breakpoint = 0xcc;   /* int3 */
+static const uint64_t breakpoint = 0xcc;         /* int3 */
+static const uint64_t call_instruction = 0x050f; /* syscall */
+static const uint64_t call_mask = 0xffff;
 static const bool breakpoint_skips = true; /* the next instruction is the one behind it */
 
 static uint64_t get_register(pid_t pid, size_t offset)
@@ -85,7 +89,9 @@ static void set_result(pid_t pid, int64_t result)
 #elif defined __aarch64__
 
 enum { BREAKPOINT_SIZE = 4 };
-static const uint64_t breakpoint = 0xd4200000; /* brk #0 */
+static const uint64_t breakpoint = 0xd4200000;       /* brk #0 */
+static const uint64_t call_instruction = 0xd4000001; /* svc #0 */
+static const uint64_t call_mask = 0xffffffff;
 static const bool breakpoint_skips = false;
 
 static struct user_regs_struct get_registers(pid_t pid)
@@ -336,7 +342,8 @@ enum tracer_event tracer_next(struct tracer *t)
     if (event != TRACER_CALL)
         return event;
     request(PTRACE_GET_SYSCALL_INFO, t->at, NUMBER(sizeof(info)), &info);
-    if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
+    t->entered = info.op == PTRACE_SYSCALL_INFO_ENTRY;
+    if (t->entered) {
         t->call.number = (long)info.entry.nr;
         memcpy(t->call.arguments, info.entry.args, sizeof(t->call.arguments));
         t->error = 0;
@@ -378,11 +385,26 @@ static uint64_t peek(const struct tracer *t, uint64_t address)
     return (uint64_t)word;
 }
 
+/* Does something stand in this queue of the broker, so that a wait for it is over at once? */
+static bool is_waited_for(const struct tracer *t,
+                          void (*name_of)(char name[NAMES_MAX], const char *instance))
+{
+    struct queue q = QUEUE_CLOSED;
+    char name[NAMES_MAX];
+    bool stands;
+
+    name_of(name, t->daemon->instance);
+    stands = queue_open(&q, name, O_RDONLY | O_NONBLOCK) == 0 && queue_standing(&q) > 0;
+    queue_close(&q);
+    return stands;
+}
+
 bool tracer_sleeps(const struct tracer *t)
 {
     uint64_t timeout = t->call.arguments[3];
 
-    if (!waits(t->call.number))
+    if (!waits(t->call.number) || is_waited_for(t, names_request_queue) ||
+        is_waited_for(t, names_urgent_queue))
         return false;
 #ifdef SYS_epoll_pwait2
     if (t->call.number == SYS_epoll_pwait2)
@@ -494,8 +516,17 @@ const char *tracer_name(const struct tracer_call *call)
 
 /* ---- Instructions ---- */
 
+/* Is the next instruction a system call? A step through it would be one into a sleep. */
+static bool is_before_call(const struct tracer *t)
+{
+    return !t->entered && (peek(t, get_place(t->at)) & call_mask) == call_instruction;
+}
+
 enum tracer_event tracer_step(struct tracer *t)
 {
+    if (is_before_call(t))
+        return tracer_next(t);
+    t->entered = false;
     return go_on(t, PTRACE_SINGLESTEP);
 }
 

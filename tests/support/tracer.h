@@ -32,7 +32,8 @@ struct tracer {
     pid_t at;  /* the thread that stands; 0: none does */
     pid_t threads[TRACER_THREADS];
     int signal;              /* that it is to be given when it goes on */
-    struct tracer_call call; /* that it stands before, or behind */
+    bool entered;            /* it stands before a system call, */
+    struct tracer_call call; /* this one; or behind it */
     int64_t error;           /* of that call, once it has failed by tracer_fail() */
     int status;              /* when it has ended: as of waitpid() */
 };
@@ -59,7 +60,8 @@ enum tracer_event tracer_next(struct tracer *t);
  * tracer_next(). */
 void tracer_fail(struct tracer *t, int error);
 
-/* Does it stand before a call that sleeps until something happens: a wait for events? */
+/* Does it stand before a call in which it sleeps: a wait for events, while nothing stands in its
+ * request queues? */
 bool tracer_sleeps(const struct tracer *t);
 
 /* A text in its memory, cut to `size` - 1. */
@@ -68,7 +70,8 @@ void tracer_text(const struct tracer *t, uint64_t address, char *text, size_t si
 /* "mq_timedsend", or "call 123". Valid until called again. */
 const char *tracer_name(const struct tracer_call *call);
 
-/* Make one step: an instruction, or the whole of the system call that it stands before. */
+/* Make one step, an instruction (TRACER_TRAP). A system call takes two: one up to before the call
+ * (TRACER_CALL), one through it. */
 enum tracer_event tracer_step(struct tracer *t);
 
 /* Where its next instruction is. */
