@@ -175,8 +175,8 @@ static void what_has_come_back_counts_when_it_is_to_grow(void **state)
     second = take(&s, 4 * KIB);
     give(&s, &first);
     give(&s, &second);
-    assert_int_equal(refusal(&s, 16 * KIB), -ENOSPC);
-    assert_int_equal(slots_end_wanted(&s, 16 * KIB), begin + 16 * KIB);
+    assert_int_equal(refusal(&s, 64 * KIB), -ENOSPC);
+    assert_int_equal(slots_end_wanted(&s, 64 * KIB), begin + 64 * KIB);
     slots_deinit(&s);
 }
 

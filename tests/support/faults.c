@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-static const char *const names[] = {
+static const char *const names[N_FAULTS] = {
     [FAULT_END_BEFORE_COMMIT] = "end-before-commit",
     [FAULT_NO_COMMIT_CHECK] = "no-commit-check",
     [FAULT_NEW_NUMBER] = "new-number",
@@ -24,8 +24,6 @@ static const char *const names[] = {
     [FAULT_NO_TRY] = "no-try",
     [FAULT_WILL_AGAIN] = "will-again",
 };
-
-_Static_assert(sizeof(names) / sizeof(names[0]) == N_FAULTS, "each fault has a name");
 
 const char *faults_name(enum persist_fault fault)
 {
