@@ -35,8 +35,11 @@ int carrier_open(struct carrier *carrier, struct crew *crew, const struct bench_
         .n_channels =
             way->filters == BENCH_NO_FILTERS ? CARRIER_CHANNELS : CARRIER_FILTERED_CHANNELS,
         .n_filters = n_filters(options, way),
+        .outstanding = way->outstanding > 0 ? way->outstanding : options->outstanding,
     };
-    memcpy(carrier->channels, channels, n_receivers * sizeof *channels);
+    if (n_receivers > 0) {
+        memcpy(carrier->channels, channels, n_receivers * sizeof *channels);
+    }
     return carrier->kind->open(carrier, crew);
 }
 

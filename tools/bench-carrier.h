@@ -28,7 +28,8 @@ enum {
 enum carrier_use {
     CARRIER_SEND = 1,
     CARRIER_RECEIVE = 2,
-    CARRIER_BATCH = 4, /* sends gather until a queue message is full */
+    CARRIER_BATCH = 4,   /* sends gather until a queue message is full */
+    CARRIER_CONFIRM = 8, /* what is sent is confirmed: carrier_confirm() */
 };
 
 struct carrier {
@@ -38,10 +39,11 @@ struct carrier {
     unsigned n_receivers;
     unsigned channels[BENCH_WORKERS_MAX]; /* what each receiver listens to; not with filters */
     unsigned n_channels;
-    unsigned n_filters; /* of each receiver; 0: it listens to its channel */
-    pid_t hub;          /* the broker, or the relay */
-    uint64_t starting;  /* ns from the hub's start until it could be used; 0: unknown */
-    void *state;        /* the kind's */
+    unsigned n_filters;   /* of each receiver; 0: it listens to its channel */
+    unsigned outstanding; /* messages of an end that may be unconfirmed, at most */
+    pid_t hub;            /* the broker, or the relay; 0: there is none */
+    uint64_t starting;    /* ns from the hub's start until it could be used; 0: unknown */
+    void *state;          /* the kind's */
 };
 
 /* One process's end of it. */
@@ -70,6 +72,8 @@ struct carrier_kind {
     int (*send)(struct carrier_end *end, unsigned channel, const void *bytes, size_t size,
                 unsigned priority);
     int (*flush)(struct carrier_end *end);
+    /* Wait until at most `most` of what was sent are unconfirmed. NULL: it confirms nothing. */
+    int (*confirm)(struct carrier_end *end, unsigned most);
     /* Memory for the payload of the next message to that channel, and to send it without a copy.
      * NULL: it has none to lend. */
     int (*loan)(struct carrier_end *end, unsigned channel, size_t size, void **bytes);
@@ -78,10 +82,14 @@ struct carrier_kind {
     int (*receive)(struct carrier_end *end, struct carrier_message *message);
     void (*leave)(struct carrier_end *end);
     size_t (*payload_max)(const struct carrier_end *end);
+    /* In the parent, when all workers are gone: how many messages it holds that nobody was to
+     * receive. NULL: it does not say. */
+    int (*held)(const struct carrier *carrier, uint64_t *n);
 };
 
 extern const struct carrier_kind carrier_broker;
 extern const struct carrier_kind carrier_queues;
+extern const struct carrier_kind carrier_file; /* for what is confirmed alone: bench-file.c */
 
 /* Open what `way` asks for. carrier_close() it, also after a failure. */
 int carrier_open(struct carrier *carrier, struct crew *crew, const struct bench_options *options,
@@ -108,6 +116,11 @@ static inline int carrier_send(struct carrier_end *end, unsigned channel, const 
 static inline int carrier_flush(struct carrier_end *end)
 {
     return end->carrier->kind->flush(end);
+}
+
+static inline int carrier_confirm(struct carrier_end *end, unsigned most)
+{
+    return end->carrier->kind->confirm(end, most);
 }
 
 static inline int carrier_loan(struct carrier_end *end, unsigned channel, size_t size, void **bytes)

@@ -78,23 +78,27 @@ int daemon_attach(struct daemon *daemon, const char *instance)
 
 /* ---- a private one ---- */
 
-static int write_config(int poll_usec, uint64_t pool_max)
+static int write_config(const struct daemon_settings *settings)
 {
-    char text[128];
     int fd = memfd_create("mqbench.conf", 0); /* inherited: not close-on-exec */
 
     if (fd < 0) {
         return bench_fail("cannot make a configuration: %s", strerror(errno));
     }
-    int size = snprintf(text, sizeof text, "log_level = \"warning\";\n");
-    if (poll_usec >= 0) {
-        size += snprintf(text + size, sizeof text - (size_t)size, "poll_usec = %d;\n", poll_usec);
+    int r = dprintf(fd, "log_level = \"warning\";\n");
+    if (r >= 0 && settings->poll_usec >= 0) {
+        r = dprintf(fd, "poll_usec = %d;\n", settings->poll_usec);
     }
-    if (pool_max > 0) {
-        size += snprintf(text + size, sizeof text - (size_t)size, "pool_max = \"%lluM\";\n",
-                         (unsigned long long)(pool_max >> 20));
+    if (r >= 0 && settings->pool_max > 0) {
+        r = dprintf(fd, "pool_max = \"%lluM\";\n", (unsigned long long)(settings->pool_max >> 20));
     }
-    if (write(fd, text, (size_t)size) != size) {
+    if (r >= 0 && settings->journal != NULL) { /* with room for all of a run */
+        r = dprintf(fd,
+                    "journal = \"%s\";\nsync = \"%s\";\njournal_size = \"16G\";\n"
+                    "group_size = \"16G\";\n",
+                    settings->journal, settings->sync);
+    }
+    if (r < 0) {
         close(fd);
         return bench_fail("cannot write a configuration: %s", strerror(errno));
     }
@@ -164,12 +168,13 @@ static int wait_until_ready(const struct daemon *daemon, const char *program)
     }
 }
 
-int daemon_start(struct daemon *daemon, const char *program, int poll_usec, uint64_t pool_max)
+int daemon_start(struct daemon *daemon, const struct daemon_settings *settings)
 {
     static unsigned serial;
+    const char *program = settings->program;
     char path[PATH_MAX];
     pid_t parent = getpid();
-    int config_fd = write_config(poll_usec, pool_max);
+    int config_fd = write_config(settings);
 
     *daemon = DAEMON_NONE;
     if (config_fd < 0) {

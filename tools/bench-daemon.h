@@ -19,10 +19,17 @@ struct daemon {
 
 #define DAEMON_NONE ((struct daemon){.pidfd = -1})
 
-/* Start a private broker and wait until it takes clients. `program` NULL: the `mqbroker` beside
- * this program, or in PATH. `poll_usec` below 0: as it likes; `pool_max`, what a client's payload
- * pool may have, 0: likewise. Returns 0, or -1 with bench_error() set. */
-int daemon_start(struct daemon *daemon, const char *program, int poll_usec, uint64_t pool_max);
+/* What a private broker is like; all zero but poll_usec: as it likes. */
+struct daemon_settings {
+    const char *program; /* NULL: the `mqbroker` beside this program, or in PATH */
+    int poll_usec;       /* below 0: as it likes */
+    uint64_t pool_max;   /* what a client's payload pool may have */
+    const char *journal; /* directory; NULL: none */
+    const char *sync;    /* of that */
+};
+
+/* Start one and wait until it takes clients. Returns 0, or -1 with bench_error() set. */
+int daemon_start(struct daemon *daemon, const struct daemon_settings *settings);
 
 /* The running broker of an instance. Returns 0, or -1 with bench_error() set. */
 int daemon_attach(struct daemon *daemon, const char *instance);

@@ -42,6 +42,9 @@ static bool asked_for(const struct bench_mode *mode, const struct bench_options 
     if (mode->sizes && (way->size > 0) == (options->size > 0)) {
         return false;
     }
+    if (mode->durable && (way->outstanding > 0) == (options->outstanding > 0)) {
+        return false;
+    }
     if (way->batch != BENCH_UNSAID && options->batch != BENCH_UNSAID &&
         way->batch != options->batch) {
         return false;

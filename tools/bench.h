@@ -55,6 +55,9 @@ struct bench_options {
     enum bench_wait wait;    /* as usual: as the mode likes */
     unsigned poll_usec;      /* how long to look again; 0: the default */
     int broker_poll_usec;    /* the private broker's; BENCH_UNSAID: as the way demands */
+    unsigned outstanding;    /* messages that may be unconfirmed; 0: those of the ways */
+    const char *sync;        /* when the private broker tells the disk to keep them */
+    const char *directory;   /* where their files are */
     unsigned repeat;
     bool baseline;
     const char *instance; /* a running broker's; NULL: a private one for each run */
@@ -86,7 +89,10 @@ struct bench_way {
     size_t size;             /* bytes of a payload, if none was asked for; modes with sizes */
     enum bench_choice batch; /* unsaid: it makes no difference here */
     enum bench_wait wait;
-    bool flood;                 /* mode priority */
+    bool flood;           /* mode priority */
+    bool durable;         /* by a broker that keeps a journal */
+    unsigned outstanding; /* messages that may be unconfirmed, if nothing was asked for; modes with
+                             `durable` */
     enum bench_filters filters; /* mode filters */
 };
 
@@ -110,6 +116,7 @@ struct bench_mode {
     bool batches;     /* takes --batch and --no-batch */
     bool loans;       /* takes --loan */
     bool sizes;       /* has ways with sizes of their own, for when none is asked for */
+    bool durable;     /* its messages go to disk; takes --outstanding, --sync, --directory */
     const struct bench_way *ways;
     size_t n_ways;
     const struct bench_figure *figures;
@@ -145,6 +152,7 @@ extern const struct bench_mode bench_large;
 extern const struct bench_mode bench_filters;
 extern const struct bench_mode bench_latency;
 extern const struct bench_mode bench_priority;
+extern const struct bench_mode bench_durable;
 
 /* Run all that was asked for: way by way, and that `options->repeat` times. Returns 0 and fills
  * `result`, which is for bench_result_free(); or -1 with bench_error() set. */

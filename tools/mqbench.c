@@ -5,6 +5,7 @@
  * what one consists of. Without an instance, a private broker is started for each run and stopped
  * after it, so that the first command anybody tries just works. */
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +20,8 @@
 #include "tools/options.h"
 
 static const struct bench_mode *const modes[] = {
-    &bench_throughput, &bench_fanout,  &bench_fanin,    &bench_large,
-    &bench_filters,    &bench_latency, &bench_priority, NULL,
+    &bench_throughput, &bench_fanout,   &bench_fanin,   &bench_large, &bench_filters,
+    &bench_latency,    &bench_priority, &bench_durable, NULL,
 };
 
 enum key {
@@ -30,6 +31,9 @@ enum key {
     KEY_PUBLISHERS,
     KEY_SUBSCRIBERS,
     KEY_FILTERS,
+    KEY_OUTSTANDING,
+    KEY_SYNC,
+    KEY_DIRECTORY,
     KEY_POLL,
     KEY_SLEEP,
     KEY_BROKER,
@@ -52,6 +56,11 @@ static const struct options_entry entries[] = {
     {KEY_PUBLISHERS, "publishers", "N", "sending processes"},
     {KEY_SUBSCRIBERS, "subscribers", "N", "receiving processes; each gets every message"},
     {KEY_FILTERS, "filters", "N", "subscriptions that are many; 10,000 if not said, at least 10"},
+    {KEY_OUTSTANDING, "outstanding", "N",
+     "durable messages that are unconfirmed at a time; if not said 1,\nthen 128"},
+    {KEY_SYNC, "sync", "MODE", "always (if not said), interval or never"},
+    {KEY_DIRECTORY, "directory", "DIR",
+     "where the files of durable messages are; /var/tmp if not said"},
     {KEY_POLL, "poll", "USEC", "look again for so long before sleeping"},
     {KEY_SLEEP, "sleep", NULL, "never look again: sleep at once"},
     {KEY_BROKER, "broker", "FILE", "the mqbroker to start"},
@@ -59,6 +68,8 @@ static const struct options_entry entries[] = {
     {KEY_JSON, "json", NULL, "print JSON"},
     {0},
 };
+
+enum { OUTSTANDING_MAX = 1000 }; /* the library remembers the outcomes of 1,024 */
 
 static const char more[] =
     "Without --instance or MQBROKER_INSTANCE a private broker is started for each run: there is "
@@ -105,6 +116,29 @@ static size_t payload_size(const struct options *options)
     return (size_t)size;
 }
 
+static const char *sync_mode(const struct options *options)
+{
+    static const char *const modes_of_sync[] = {"always", "interval", "never"};
+
+    for (size_t i = 0; i < sizeof modes_of_sync / sizeof *modes_of_sync; i++) {
+        if (strcmp(options->value, modes_of_sync[i]) == 0) {
+            return modes_of_sync[i];
+        }
+    }
+    options_usage(options, "--sync: '%s' is not one of always, interval and never", options->value);
+}
+
+/* As the broker's configuration has it. */
+static const char *directory(const struct options *options)
+{
+    static char path[PATH_MAX];
+
+    if (realpath(options->value, path) == NULL) {
+        options_usage(options, "--directory: %s: %s", options->value, strerror(errno));
+    }
+    return path;
+}
+
 static void take_option(const struct options *options, int key, struct bench_options *bench,
                         bool *json)
 {
@@ -141,6 +175,15 @@ static void take_option(const struct options *options, int key, struct bench_opt
         break;
     case KEY_FILTERS:
         bench->filters = (unsigned)options_number(options, CARRIER_FILTERS_FEW, 1000000);
+        break;
+    case KEY_OUTSTANDING:
+        bench->outstanding = (unsigned)options_number(options, 1, OUTSTANDING_MAX);
+        break;
+    case KEY_SYNC:
+        bench->sync = sync_mode(options);
+        break;
+    case KEY_DIRECTORY:
+        bench->directory = directory(options);
         break;
     case KEY_POLL:
         bench->wait = BENCH_LOOK;
@@ -184,6 +227,14 @@ static void suit_mode(const struct options *options, const struct bench_mode *mo
     if (bench->loan && !mode->loans) {
         options_usage(options, "--loan has no meaning for %s", mode->name);
     }
+    if (!mode->durable &&
+        (bench->outstanding > 0 || bench->sync != NULL || bench->directory != NULL)) {
+        options_usage(options, "--outstanding, --sync and --directory have no meaning for %s",
+                      mode->name);
+    }
+    bool sync_said = bench->sync != NULL;
+    bench->sync = sync_said ? bench->sync : "always";
+    bench->directory = bench->directory != NULL ? bench->directory : "/var/tmp";
     if (bench->seconds <= 0 && bench->count == 0) {
         bench->seconds = mode->seconds;
     }
@@ -195,9 +246,10 @@ static void suit_mode(const struct options *options, const struct bench_mode *mo
     if (bench->instance == NULL && instance != NULL && instance[0] != '\0') {
         bench->instance = instance;
     }
-    if (bench->instance != NULL && (bench->broker != NULL || bench->broker_poll_usec >= 0)) {
+    if (bench->instance != NULL &&
+        (bench->broker != NULL || bench->broker_poll_usec >= 0 || sync_said)) {
         options_usage(options,
-                      "--broker and --broker-poll are for a private broker, not for that "
+                      "--broker, --broker-poll and --sync are for a private broker, not for that "
                       "of instance \"%s\"",
                       bench->instance);
     }
