@@ -1,5 +1,6 @@
 /* mqctl as an administrator uses it: a real broker, and what mqctl shows, says, does and exits
  * with. (mqctl cleanup is in it-tools.c.) */
+#include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -21,13 +22,13 @@
 /* Few and shallow queues: their memory is accounted per user, and other things run. */
 static const char small[] = "max_clients = 4;\nqueue_depth = 4;\npool_max = \"1M\";\n";
 
-static struct tool ctl, sub;
+static struct tool ctl, other;
 
 static int setup(void **state)
 {
     int r = daemon_setup(state);
 
-    ctl = sub = (struct tool){.in = -1, .out = -1, .err = -1};
+    ctl = other = (struct tool){.in = -1, .out = -1, .err = -1};
     if (r == 0)
         setenv("MQBROKER_INSTANCE", ((struct daemon *)*state)->instance, 1);
     return r;
@@ -36,7 +37,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     tool_discard(&ctl);
-    tool_discard(&sub);
+    tool_discard(&other);
     return daemon_teardown(state);
 }
 
@@ -60,6 +61,50 @@ static void expect_error(const struct daemon *d, const char *sentence)
     if (strncmp(ctl.errors, lead, strlen(lead)) != 0)
         fail_msg("'%s' does not begin with %s", ctl.errors, lead);
     expect_line(d, ctl.errors + strlen(lead), sentence);
+}
+
+/* A client that makes the group "orders" with these settings, and is not in it any more. */
+static struct mqc *make_orders(const struct daemon *d, const struct mqc_group_options *options)
+{
+    struct mqc *client = daemon_open(d, "maker", 0);
+
+    assert_int_equal(mqc_join(client, "orders", "orders/#", options), 0);
+    assert_int_equal(mqc_leave(client, "orders"), 0);
+    return client;
+}
+
+static void publish(struct mqc *client, const char *payload, unsigned priority)
+{
+    const struct mqc_publication publication = {.topic = "orders/new",
+                                                .payload = payload,
+                                                .size = strlen(payload),
+                                                .priority = priority,
+                                                .flags = MQC_CONFIRM};
+    int64_t number = mqc_publish_with(client, &publication);
+
+    assert_true(number > 0);
+    assert_int_equal(mqc_confirm_wait(client, number, 10000), 0);
+}
+
+/* What waits in a group, by priority and payload, in a line each. */
+static void expect_peek(const char *group, const char *lines)
+{
+    assert_int_equal(CTL("peek", group, "-F", "%P %p"), 0);
+    assert_string_equal(ctl.text, lines);
+}
+
+/* The group's member gives each message it gets up. */
+static void reject(struct mqc *client, int n)
+{
+    struct mqc_message message;
+
+    assert_int_equal(mqc_join(client, "orders", NULL, NULL), 0);
+    while (n-- > 0) {
+        assert_int_equal(mqc_receive(client, &message, 10000), 0);
+        assert_int_equal(mqc_reject(client, &message), 0);
+        mqc_message_free(&message);
+    }
+    assert_int_equal(mqc_leave(client, "orders"), 0);
 }
 
 /* ---- Lists ---- */
@@ -109,6 +154,221 @@ static void lists_need_no_answer_from_the_broker(void **state)
     daemon_restart(d);
 }
 
+static void groups_are_shown_with_what_they_have_and_how_they_are_set(void **state)
+{
+    const struct mqc_group_options options = {.delivery_limit = 3, .ack_timeout_ms = 1500};
+    struct mqc *client;
+
+    daemon_start(*state, small);
+    client = make_orders(*state, &options);
+    publish(client, "one", 8);
+    assert_int_equal(mqc_join(client, "other", "x", NULL), 0);
+    assert_int_equal(CTL("groups"), 0);
+    assert_non_null(strstr(ctl.text, "\n      0         1        0        0"));
+    assert_non_null(strstr(ctl.text, " of   16,777,216      3   1500ms  orders\n"));
+    assert_non_null(strstr(ctl.text, "\n      1         0        0        0             0 of"));
+    assert_non_null(strstr(ctl.text, " of   16,777,216      5      30s  other\n"));
+    mqc_close(client);
+}
+
+/* ---- Peek ---- */
+
+static void peek_shows_what_waits_in_order_and_leaves_it_there(void **state)
+{
+    struct daemon *d = *state;
+    struct mqc *client;
+    json_t *json;
+
+    daemon_start(d, small);
+    client = make_orders(d, NULL);
+    publish(client, "c", 8);
+    publish(client, "d", 0);
+    publish(client, "b", 9);
+    publish(client, "a", 31);
+    for (int i = 0; i < 2; i++)
+        expect_peek("orders", "31 a\n9 b\n8 c\n0 d\n");
+    assert_string_equal(ctl.errors, "");
+    assert_int_equal(CTL("peek", "orders", "--json", "-n", "1"), 0);
+    json = json_loads(ctl.text, 0, NULL);
+    assert_string_equal(json_string_value(json_object_get(json, "topic")), "orders/new");
+    assert_string_equal(json_string_value(json_object_get(json, "payload")), "a");
+    assert_int_equal(json_integer_value(json_object_get(json, "attempt")), 1);
+    json_decref(json);
+    assert_int_equal(board_get(&board_group(daemon_board(d), 0)->out), 0);
+    mqc_close(client);
+}
+
+static void peek_shows_ten_and_says_how_many_more_there_are(void **state)
+{
+    struct mqc *client;
+
+    daemon_start(*state, small);
+    client = make_orders(*state, NULL);
+    assert_int_equal(CTL("peek", "orders"), 0);
+    assert_string_equal(ctl.errors, "mqctl: orders: nothing waits there\n");
+    for (int i = 0; i < 12; i++)
+        publish(client, "x", 8);
+    expect_peek("orders", "8 x\n8 x\n8 x\n8 x\n8 x\n8 x\n8 x\n8 x\n8 x\n8 x\n");
+    assert_string_equal(ctl.errors, "mqctl: orders: 2 more wait there: -n shows more\n");
+    assert_int_equal(CTL("peek", "orders", "-n", "11", "-F", "%n"), 0);
+    assert_string_equal(ctl.text, "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n");
+    assert_string_equal(ctl.errors, "");
+    mqc_close(client);
+}
+
+static void peek_needs_no_answer_and_no_living_broker(void **state)
+{
+    struct daemon *d = *state;
+    struct mqc *client;
+
+    daemon_start(d, small);
+    client = make_orders(d, NULL);
+    publish(client, "a", 8);
+    daemon_pause(d);
+    expect_peek("orders", "8 a\n");
+    daemon_resume(d);
+    daemon_kill(d);
+    expect_peek("orders", "8 a\n");
+    daemon_restart(d);
+    expect_peek("orders", "8 a\n");
+    mqc_close(client);
+}
+
+static void peek_reads_large_payloads_from_where_they_lie(void **state)
+{
+    enum { SIZE = 300000 };
+    char *payload = malloc(SIZE + 1);
+    struct mqc *client;
+
+    assert_non_null(payload);
+    for (int i = 0; i < SIZE; i++)
+        payload[i] = (char)('a' + (i * 7 + i / 1000) % 26);
+    payload[SIZE] = '\0';
+    daemon_start(*state, small);
+    client = make_orders(*state, NULL);
+    publish(client, payload, 8);
+    assert_int_equal(CTL("peek", "orders", "-F", "%p"), 0);
+    assert_int_equal(ctl.size, SIZE + 1);
+    assert_memory_equal(ctl.text, payload, SIZE);
+    mqc_close(client); /* its pool stays while it is needed */
+    assert_int_equal(CTL("peek", "orders", "-F", "%p"), 0);
+    assert_memory_equal(ctl.text, payload, SIZE);
+    free(payload);
+}
+
+static void peek_says_that_there_is_no_such_group(void **state)
+{
+    daemon_start(*state, small);
+    assert_int_equal(CTL("peek", "orders"), 1);
+    expect_error(*state, "there is no group 'orders': mqctl groups lists them");
+}
+
+/* ---- Verbs that the broker carries out ---- */
+
+static void dead_letters_are_shown_and_given_back(void **state)
+{
+    struct mqc *client;
+
+    daemon_start(*state, small);
+    client = make_orders(*state, NULL);
+    publish(client, "a", 8);
+    publish(client, "b", 8);
+    reject(client, 2);
+    expect_peek("orders", "");
+    expect_peek("$dead/orders", "8 a\n8 b\n");
+    assert_int_equal(CTL("requeue", "orders"), 0);
+    assert_string_equal(ctl.text, "orders: 2 dead letters are back\n");
+    expect_peek("orders", "8 a\n8 b\n");
+    expect_peek("$dead/orders", "");
+    mqc_close(client);
+}
+
+static void a_purge_says_how_many_it_removed(void **state)
+{
+    struct daemon *d = *state;
+    struct mqc *client;
+
+    daemon_start(d, small);
+    client = make_orders(d, NULL);
+    publish(client, "a", 8);
+    reject(client, 1);
+    publish(client, "b", 8);
+    publish(client, "c", 8);
+    assert_int_equal(CTL("purge", "orders"), 0);
+    assert_string_equal(ctl.text, "orders: 2 messages were removed\n");
+    expect_peek("$dead/orders", "8 a\n");
+    assert_int_equal(CTL("purge", "$dead/orders"), 0);
+    assert_string_equal(ctl.text, "$dead/orders: 1 message was removed\n");
+    expect_peek("$dead/orders", "");
+    assert_int_equal(board_get(&daemon_board(d)->drops.purged), 3);
+    mqc_close(client);
+}
+
+static void a_group_with_messages_is_removed_by_force_alone(void **state)
+{
+    struct mqc *client;
+
+    daemon_start(*state, small);
+    client = make_orders(*state, NULL);
+    publish(client, "a", 8);
+    reject(client, 1);
+    publish(client, "b", 8);
+    assert_int_equal(CTL("remove", "orders"), 1);
+    assert_string_equal(ctl.errors,
+                        "mqctl: orders: it has 2 messages, which would go with it: use --force\n");
+    expect_peek("orders", "8 b\n");
+    assert_int_equal(CTL("remove", "orders", "--force"), 0);
+    assert_string_equal(ctl.text, "orders: removed, with 2 messages\n");
+    assert_int_equal(CTL("peek", "orders"), 1);
+    assert_int_equal(mqc_join(client, "orders", "x", NULL), 0);
+    assert_int_equal(CTL("remove", "orders"), 0);
+    assert_string_equal(ctl.text, "orders: removed\n");
+    mqc_close(client);
+}
+
+static void what_there_is_not_is_named(void **state)
+{
+    static const char *const verbs[] = {"purge", "requeue", "remove"};
+
+    daemon_start(*state, small);
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
+        assert_int_equal(CTL(verbs[i], "orders"), 1);
+        assert_int_equal(strncmp(ctl.errors, "mqctl: orders: there is no such group", 37), 0);
+        assert_string_equal(ctl.text, "");
+    }
+    assert_int_equal(CTL("kick", "nobody"), 1);
+    assert_int_equal(strncmp(ctl.errors, "mqctl: nobody: there is no such client", 38), 0);
+    assert_int_equal(CTL("kick", "#3"), 1);
+    assert_int_equal(strncmp(ctl.errors, "mqctl: #3: there is no such client", 34), 0);
+}
+
+/* What a client is told that was kicked. */
+static void expect_kicked(struct mqc *client)
+{
+    struct mqc_message message;
+
+    assert_int_equal(mqc_receive(client, &message, 10000), -ECONNRESET);
+    mqc_close(client);
+}
+
+static void a_client_is_kicked_by_its_name_or_its_session(void **state)
+{
+    struct daemon *d = *state;
+    struct mqc *named, *nameless;
+
+    daemon_start(d, small);
+    named = daemon_open(d, "boiler", 0);
+    nameless = daemon_open(d, NULL, 0);
+    assert_int_equal(CTL("kick", "boiler"), 0);
+    assert_string_equal(ctl.text, "boiler: its session was ended\n");
+    expect_kicked(named);
+    assert_int_equal(mqc_subscribe(nameless, "a", 0), 0);
+    assert_int_equal(CTL("kick", "#1"), 0);
+    assert_string_equal(ctl.text, "#1: its session was ended\n");
+    expect_kicked(nameless);
+    mqc_close(daemon_open(d, "boiler", 0)); /* and may come again */
+}
+
 /* ---- Signals ---- */
 
 static void a_reload_is_awaited(void **state)
@@ -131,6 +391,54 @@ static void a_reload_that_the_broker_refuses_is_an_error(void **state)
     expect_error(d, "its broker has not reloaded, and goes on as it was: its log says why");
     assert_int_equal(board_get(&daemon_board(d)->totals.reloads), 0);
     assert_int_equal(board_get(&daemon_board(d)->totals.reloads_refused), 1);
+}
+
+static void a_handover_is_awaited(void **state)
+{
+    struct daemon *d = *state;
+    struct mqc *client;
+
+    daemon_start(d, small);
+    client = make_orders(d, NULL);
+    publish(client, "a", 8);
+    assert_int_equal(CTL("handover"), 0);
+    assert_non_null(strstr(ctl.text, ": handed over, with a pause of "));
+    assert_int_equal(board_get(&daemon_board(d)->totals.starts), 2);
+    expect_peek("orders", "8 a\n");
+    publish(client, "b", 8);
+    mqc_close(client);
+}
+
+static void a_handover_that_cannot_be_is_an_error_and_changes_nothing(void **state)
+{
+    struct daemon *d = *state;
+    struct mqc *client;
+
+    daemon_start(d, small);
+    client = make_orders(d, NULL);
+    daemon_configure(d, "max_clients = \"many\";");
+    assert_int_equal(CTL("handover"), 1);
+    expect_error(d, "its broker was not replaced, and goes on as it was: its log says why");
+    assert_int_equal(board_get(&daemon_board(d)->totals.starts), 1);
+    publish(client, "a", 8);
+    mqc_close(client);
+}
+
+/* It takes the ten seconds. */
+static void a_broker_that_hangs_is_a_timeout(void **state)
+{
+    struct daemon *d = *state;
+
+    if (getenv("MQB_LONG") == NULL)
+        skip();
+    daemon_start(d, small);
+    daemon_pause(d);
+    TOOL(&other, "mqctl", "handover");
+    assert_int_equal(CTL("reload"), 3);
+    assert_int_equal(tool_wait(&other), 3);
+    assert_non_null(strstr(ctl.errors, "has not done it within 10 s"));
+    daemon_resume(d);
+    PATIENCE_UNTIL(board_get(&daemon_board(d)->totals.starts) == 2);
 }
 
 static void a_dead_broker_is_sent_no_signal(void **state)
@@ -201,8 +509,22 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(clients_are_shown_by_name_session_and_process),
         TEST(lists_need_no_answer_from_the_broker),
+        TEST(groups_are_shown_with_what_they_have_and_how_they_are_set),
+        TEST(peek_shows_what_waits_in_order_and_leaves_it_there),
+        TEST(peek_shows_ten_and_says_how_many_more_there_are),
+        TEST(peek_needs_no_answer_and_no_living_broker),
+        TEST(peek_reads_large_payloads_from_where_they_lie),
+        TEST(peek_says_that_there_is_no_such_group),
+        TEST(dead_letters_are_shown_and_given_back),
+        TEST(a_purge_says_how_many_it_removed),
+        TEST(a_group_with_messages_is_removed_by_force_alone),
+        TEST(what_there_is_not_is_named),
+        TEST(a_client_is_kicked_by_its_name_or_its_session),
         TEST(a_reload_is_awaited),
         TEST(a_reload_that_the_broker_refuses_is_an_error),
+        TEST(a_handover_is_awaited),
+        TEST(a_handover_that_cannot_be_is_an_error_and_changes_nothing),
+        TEST(a_broker_that_hangs_is_a_timeout),
         TEST(a_dead_broker_is_sent_no_signal),
         TEST(without_a_broker_each_verb_says_so),
         TEST(each_verb_has_help_and_knows_wrong_usage),
