@@ -256,6 +256,18 @@ static void peek_reads_large_payloads_from_where_they_lie(void **state)
     free(payload);
 }
 
+static void peek_wants_the_journal_that_was_said(void **state)
+{
+    struct daemon *d = *state;
+    char error[256];
+
+    daemon_start(d, small);
+    snprintf(error, sizeof error, "mqctl: --journal: /nonexistent/%s: No such file or directory\n",
+             d->instance);
+    assert_int_equal(CTL("peek", "orders", "--journal", "/nonexistent"), 1);
+    assert_string_equal(ctl.errors, error);
+}
+
 static void peek_says_that_there_is_no_such_group(void **state)
 {
     daemon_start(*state, small);
@@ -514,6 +526,7 @@ int main(void)
         TEST(peek_shows_ten_and_says_how_many_more_there_are),
         TEST(peek_needs_no_answer_and_no_living_broker),
         TEST(peek_reads_large_payloads_from_where_they_lie),
+        TEST(peek_wants_the_journal_that_was_said),
         TEST(peek_says_that_there_is_no_such_group),
         TEST(dead_letters_are_shown_and_given_back),
         TEST(a_purge_says_how_many_it_removed),

@@ -1,8 +1,8 @@
 /* mqctl peek: the messages that wait in a group, and stay there.
  *
  * They are copied out of the broker's own memory (tools/peek.h), the payloads of large ones out of
- * the pools of their publishers. So it works while the broker hangs, and after it was killed; it
- * takes its user, or root. */
+ * the pools of their publishers, and durable ones that are not in memory out of the journal. So it
+ * works while the broker hangs, and after it was killed; it takes its user, or root. */
 #include "tools/mqctl.h"
 
 #include <err.h>
@@ -22,10 +22,12 @@
 #include "libclient/segment.h"
 #include "libclient/wire.h"
 #include "tools/format.h"
+#include "tools/look.h"
 #include "tools/options.h"
 #include "tools/peek.h"
+#include "tools/stored.h"
 
-enum { KEY_JSON = OPTIONS_KEY_LONG };
+enum { KEY_JSON = OPTIONS_KEY_LONG, KEY_JOURNAL };
 enum { COUNT = 10, TRIES = 100 };
 
 /* When it was published, priority, topic, payload. */
@@ -36,12 +38,14 @@ static const struct options_entry entries[] = {
     {'F', "format", "FORMAT",
      "as mqsub has it; %I is when it was published\n(default: '" FORMAT "')"},
     {KEY_JSON, "json", NULL, "an object a line, as mqsub --json"},
+    {KEY_JOURNAL, "journal", "DIRECTORY",
+     "the broker's setting of that name, if it does not run\nand has durable messages"},
     {0},
 };
 
 static const struct options_program program = {
     .name = "mqctl peek",
-    .usage = "[-n COUNT] [-F FORMAT | --json] [--instance NAME] GROUP",
+    .usage = "[OPTIONS] GROUP",
     .purpose =
         "Show the messages that wait in a group, or with '$dead/GROUP' its dead letters, in\n"
         "the order in which they would be delivered, and leave them there. The broker is\n"
@@ -60,8 +64,10 @@ struct peeker {
     uint64_t count;
     bool counted; /* that was said */
     struct format format;
+    const char *directory; /* of the journal; NULL: not said */
     struct segment ledger, store;
     struct peek peek;
+    struct stored stored;
     uint64_t n_shown;
     uint64_t n_on_disk; /* and not shown */
 };
@@ -71,7 +77,8 @@ struct copy {
     uint8_t frame[PEEK_FRAME_MAX];
     uint32_t size;
     uint64_t born;
-    uint8_t *payload; /* of a large one; NULL: it is in the frame */
+    uint8_t *payload;     /* of a large one, out of its pool; or NULL */
+    struct record record; /* of one that was on disk; without bytes: it was not */
 };
 
 /* ---- The broker's memory ---- */
@@ -115,6 +122,23 @@ static void open_memory(struct peeker *p)
         errx(EXIT_FAILURE, "%s: its broker is just starting, or died while it did", p->instance);
 }
 
+/* The journal is found by itself while the broker lives. */
+static void open_journal(struct peeker *p)
+{
+    struct segment board;
+    uint32_t pid = 0;
+    int r;
+
+    if (look_open(&board, p->instance) == NULL) {
+        pid = atomic_load_explicit(&((const struct board_header *)board.base)->pid,
+                                   memory_order_relaxed);
+        segment_close(&board);
+    }
+    r = stored_open(&p->stored, p->instance, p->directory, pid);
+    if (r < 0 && p->directory != NULL)
+        errx(EXIT_FAILURE, "--journal: %s/%s: %s", p->directory, p->instance, strerror(-r));
+}
+
 /* ---- Messages ---- */
 
 /* Copy a large payload out of its pool. False: it is not there any more. */
@@ -128,7 +152,6 @@ static bool copy_payload(const struct peeker *p, const struct wire_slot *slot, s
     fd = shm_open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC, 0);
     if (fd < 0)
         return false;
-    free(copy->payload);
     copy->payload = malloc(slot->size);
     if (copy->payload == NULL)
         err(EXIT_FAILURE, "a payload of %u bytes", slot->size);
@@ -144,21 +167,63 @@ static bool copy_payload(const struct peeker *p, const struct wire_slot *slot, s
     return done == slot->size;
 }
 
-/* Copy one with all its bytes. Returns an enum peek_outcome. */
+static void free_copy(struct copy *copy)
+{
+    free(copy->payload);
+    free((void *)(uintptr_t)copy->record.bytes);
+    copy->payload = NULL;
+    copy->record = (struct record){0};
+}
+
+/* Read one out of the journal: its frame, and behind it its payload if that is not in it. OK,
+ * ON_DISK if it cannot be, or GONE: elsewhere by now. */
+static int copy_stored(const struct peeker *p, const struct peek_entry *entry, struct copy *copy,
+                       struct wire_frame *frame)
+{
+    int r = -ENOENT;
+
+    if (p->stored.folder >= 0)
+        r = stored_read(&p->stored, entry->cell & ~REF_ON_DISK, entry->age, &copy->record);
+    if (!peek_holds(&p->peek, entry))
+        return PEEK_E_GONE;
+    if (r < 0 || wire_get_delivery(copy->record.bytes, copy->record.size, frame) != WIRE_OK)
+        return PEEK_E_ON_DISK;
+    if ((frame->flags & WIRE_F_POOLED) != 0) {
+        if (frame->slot.size > copy->record.size - frame->size)
+            return PEEK_E_ON_DISK;
+        frame->payload = copy->record.bytes + frame->size;
+    }
+    return PEEK_OK;
+}
+
+/* What is in memory: its frame was copied; its payload may be in a pool. OK, or GONE: elsewhere. */
+static int copy_rest(const struct peeker *p, const struct peek_entry *entry, struct copy *copy,
+                     struct wire_frame *frame)
+{
+    if (wire_get_delivery(copy->frame, copy->size, frame) != WIRE_OK)
+        return PEEK_E_GONE;
+    if ((frame->flags & WIRE_F_POOLED) == 0)
+        return PEEK_OK;
+    if (!copy_payload(p, &frame->slot, copy) || !peek_holds(&p->peek, entry))
+        return PEEK_E_GONE;
+    frame->payload = copy->payload;
+    return PEEK_OK;
+}
+
+/* Copy one with all its bytes; frame->payload is where they are. What moves meanwhile is looked for
+ * again. Returns an enum peek_outcome. */
 static int copy_message(const struct peeker *p, struct peek_entry *entry, struct copy *copy,
                         struct wire_frame *frame)
 {
     for (unsigned i = 0; i < TRIES; i++) {
         int r = peek_copy(&p->peek, entry, copy->frame, &copy->size, &copy->born);
 
-        if (r != PEEK_OK)
+        if (r != PEEK_OK && r != PEEK_E_ON_DISK)
             return r;
-        if (wire_get_delivery(copy->frame, copy->size, frame) != WIRE_OK)
-            return PEEK_E_GONE;
-        if ((frame->flags & WIRE_F_POOLED) == 0)
-            return PEEK_OK;
-        if (copy_payload(p, &frame->slot, copy) && peek_holds(&p->peek, entry))
-            return PEEK_OK;
+        free_copy(copy);
+        r = r == PEEK_OK ? copy_rest(p, entry, copy, frame) : copy_stored(p, entry, copy, frame);
+        if (r != PEEK_E_GONE)
+            return r;
     }
     return PEEK_E_GONE;
 }
@@ -187,7 +252,7 @@ static void print(struct peeker *p, const struct copy *copy, const struct wire_f
     const struct timespec when = date_of(copy->born);
     const struct mqc_message message = {
         .topic = frame->text,
-        .payload = copy->payload != NULL ? copy->payload : frame->payload,
+        .payload = frame->payload,
         .size = frame->payload_size,
         .priority = frame->priority,
         .flags = (frame->flags & WIRE_F_REQUEST) != 0 ? MQC_M_REQUEST : 0,
@@ -222,8 +287,7 @@ static void show(struct peeker *p, struct peek_entry *entry)
     default: /* delivered meanwhile */
         break;
     }
-    free(copy.payload);
-    copy.payload = NULL;
+    free_copy(&copy);
 }
 
 static void show_all(struct peeker *p)
@@ -243,8 +307,10 @@ static void show_all(struct peeker *p)
     if (fflush(stdout) != 0)
         err(EXIT_FAILURE, "standard output");
     if (p->n_on_disk > 0)
-        warnx("%s: %llu of them are on disk and not shown", p->group,
-              (unsigned long long)p->n_on_disk);
+        warnx("%s: %llu message%s on disk, and not shown: %s", p->group,
+              (unsigned long long)p->n_on_disk, p->n_on_disk == 1 ? " is" : "s are",
+              p->stored.folder >= 0 ? "the journal there is not this broker's, or damaged"
+                                    : "say with --journal where the journal is");
     if (n == 0)
         warnx("%s: nothing waits there", p->group);
     else if (i < n && !p->counted)
@@ -266,7 +332,8 @@ static void set_format(const struct options *options, struct peeker *p, const ch
 
 int mqctl_peek(int argc, char **argv)
 {
-    struct peeker p = {.count = COUNT, .ledger = SEGMENT_CLOSED, .store = SEGMENT_CLOSED};
+    struct peeker p = {
+        .count = COUNT, .ledger = SEGMENT_CLOSED, .store = SEGMENT_CLOSED, .stored = STORED_NONE};
     struct options options;
 
     options_begin(&options, &program, argc, argv);
@@ -278,6 +345,8 @@ int mqctl_peek(int argc, char **argv)
             set_format(&options, &p, options.value);
         } else if (key == KEY_JSON) {
             set_format(&options, &p, FORMAT_JSON);
+        } else if (key == KEY_JOURNAL) {
+            p.directory = options.value;
         }
     }
     p.group = options_operand(&options, "the group");
@@ -287,7 +356,9 @@ int mqctl_peek(int argc, char **argv)
     p.format.newline = true;
     p.format.terminal = isatty(STDOUT_FILENO);
     open_memory(&p);
+    open_journal(&p);
     show_all(&p);
+    stored_close(&p.stored);
     segment_close(&p.store);
     segment_close(&p.ledger);
     return EXIT_SUCCESS;
