@@ -92,7 +92,7 @@ static const char *code_sentence(uint8_t code)
     case WIRE_C_NO_SUBSCRIBER:
         return "nobody subscribes to it, or has that name";
     case WIRE_C_NOT_SUBSCRIBED:
-        return "there is no such subscription";
+        return "there is no such subscription, or this client is not in that group";
     case WIRE_C_PEER_DIED:
         return "the client that was to answer has gone; ask again";
     case WIRE_C_TIMEOUT:
@@ -129,7 +129,7 @@ static const char *code_sentence(uint8_t code)
         return "refused, the broker has as many groups as max_groups of its configuration allows; "
                "remove some (mqctl groups shows them), or raise it";
     case WIRE_C_NO_GROUP:
-        return "there is no such group, or this client is not in it; mqctl groups shows them";
+        return "there is no such group; mqctl groups shows them";
     case WIRE_C_GROUP_FULL:
         return "delivered to the others, but a group that wants it is full; add members to it, or "
                "raise group_size in the broker's configuration";

@@ -320,7 +320,7 @@ struct mqc_group_options {
 };
 
 /* Join a group with this filter; the first who does makes it. Joining again adds another filter to
- * it, or, with the same, changes the prefetch. With a NULL filter an existing group is joined as it
+ * it; the prefetch stays as it is. With a NULL filter an existing group is joined as it
  * is, as "$dead/…" always is. NULL options: all zero. A group is given no kept messages. Waits for
  * the broker's answer, at most 5 s (-ETIMEDOUT).
  *   -EINVAL      not a filter, not a name, or the handle is publish-only
