@@ -340,6 +340,11 @@ bool crew_reads(enum crew_role role)
            role == CREW_DEALER;
 }
 
+bool crew_asks(enum crew_role role)
+{
+    return role == CREW_ASKER || role == CREW_GAMBLER;
+}
+
 static void prepare(struct self *s)
 {
     switch (s->part->role) {

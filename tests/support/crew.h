@@ -38,6 +38,9 @@ enum crew_role {
 /* Does it live until it reads CREW_END? */
 bool crew_reads(enum crew_role role);
 
+/* Does it ask others? */
+bool crew_asks(enum crew_role role);
+
 /* What all of them look at, in shared memory. */
 struct crew_world {
     _Atomic uint32_t over; /* publishers and askers come to their end */
