@@ -179,12 +179,13 @@ static json_t *machine_of(void)
 
 static json_t *options_of(const struct bench_options *options)
 {
-    return json_pack("{s:I, s:I, s:f, s:i, s:i, s:i, s:i, s:b, s:b, s:s?}", "size",
+    return json_pack("{s:I, s:I, s:f, s:i, s:i, s:i, s:i, s:b, s:b, s:s?, s:i, s:s?, s:s?}", "size",
                      (json_int_t)options->size, "count", (json_int_t)options->count, "seconds",
                      options->seconds, "publishers", (int)options->publishers, "subscribers",
                      (int)options->subscribers, "filters", (int)options->filters, "repeat",
                      (int)options->repeat, "baseline", options->baseline, "loan", options->loan,
-                     "instance", options->instance);
+                     "instance", options->instance, "outstanding", (int)options->outstanding,
+                     "sync", options->sync, "directory", options->directory);
 }
 
 static json_t *ways_of(const struct bench_result *result)

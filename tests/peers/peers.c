@@ -19,6 +19,7 @@ enum key {
     KEY_BROKER,
     KEY_WORK,
     KEY_SYSTEM,
+    KEY_DIRECTORY,
 };
 
 static const struct options_entry entries[] = {
@@ -28,6 +29,7 @@ static const struct options_entry entries[] = {
     {KEY_WORK, "work", "KEY", "only this work"},
     {KEY_SYSTEM, "system", "KEY", "only systems whose key begins so"},
     {KEY_BROKER, "broker", "FILE", "the mqbroker to start"},
+    {KEY_DIRECTORY, "directory", "DIR", "where durable messages go; /var/tmp if not said"},
     {KEY_JSON, "json", "FILE", "write all figures there; peers.json if not said"},
     {0},
 };
@@ -67,6 +69,9 @@ static void take_option(const struct options *options, int key, struct asked *as
     case KEY_BROKER:
         asked->bench.broker = options->value;
         break;
+    case KEY_DIRECTORY:
+        asked->bench.directory = options->value;
+        break;
     case KEY_JSON:
         asked->json = options->value;
         break;
@@ -105,6 +110,8 @@ int main(int argc, char **argv)
                   .loan = true,
                   .broker_poll_usec = BENCH_UNSAID,
                   .seconds = 1,
+                  .sync = "always",
+                  .directory = "/var/tmp",
                   .repeat = 3},
         .json = "peers.json",
     };

@@ -38,23 +38,31 @@ const struct bench_way systems[] = {
      .name = "Mosquitto, QoS 1",
      .carrier = &peer_mosquitto_1,
      .batch = BENCH_YES},
+    {.key = "mqbroker_durable", .name = "mqbroker, durable", .durable = true},
+    {.key = "redis_durable",
+     .name = "Redis, RPUSH, appendfsync always",
+     .carrier = &peer_redis_durable,
+     .durable = true},
+    {.key = "disk", .name = "a file, synced as often", .carrier = &carrier_file, .durable = true},
 };
 
 const size_t n_systems = sizeof systems / sizeof *systems;
 _Static_assert(sizeof systems / sizeof *systems <= SYSTEMS_MAX, "struct done has room for them");
 
 const struct work works[] = {
-    {"64", "64 B", &bench_throughput, 64, 1, 1, true},
-    {"256", "256 B", &bench_throughput, 256, 1, 1, true},
-    {"1k", "1 KiB", &bench_throughput, 1024, 1, 1, true},
-    {"8000", "8,000 B", &bench_throughput, 8000, 1, 1, true},
-    {"64k", "64 KiB", &bench_throughput, 64 << 10, 1, 1, true},
-    {"1m", "1 MiB", &bench_throughput, 1 << 20, 1, 1, true},
-    {"fanout-1k", "1→8, 1 KiB", &bench_fanout, 1024, 1, 8, true},
-    {"fanout-1m", "1→8, 1 MiB", &bench_fanout, 1 << 20, 1, 8, true},
-    {"fanin-64", "8→1, 64 B", &bench_fanin, 64, 8, 1, true},
-    {"latency", "round trip 64 B, p50 / p99, µs", &bench_latency, 64, 0, 0, false},
-    {"backlog", "memory", &backlog_mode, 1024, 1, 1, false},
+    {"64", "64 B", &bench_throughput, 64, 1, 1, true, 0},
+    {"256", "256 B", &bench_throughput, 256, 1, 1, true, 0},
+    {"1k", "1 KiB", &bench_throughput, 1024, 1, 1, true, 0},
+    {"8000", "8,000 B", &bench_throughput, 8000, 1, 1, true, 0},
+    {"64k", "64 KiB", &bench_throughput, 64 << 10, 1, 1, true, 0},
+    {"1m", "1 MiB", &bench_throughput, 1 << 20, 1, 1, true, 0},
+    {"fanout-1k", "1→8, 1 KiB", &bench_fanout, 1024, 1, 8, true, 0},
+    {"fanout-1m", "1→8, 1 MiB", &bench_fanout, 1 << 20, 1, 8, true, 0},
+    {"fanin-64", "8→1, 64 B", &bench_fanin, 64, 8, 1, true, 0},
+    {"latency", "round trip 64 B, p50 / p99, µs", &bench_latency, 64, 0, 0, false, 0},
+    {"backlog", "memory", &backlog_mode, 1024, 1, 1, false, 0},
+    {"durable-1", "1 unconfirmed", &bench_durable, 64, 1, 0, false, 1},
+    {"durable-128", "128 unconfirmed", &bench_durable, 64, 1, 0, false, 128},
 };
 
 const size_t n_works = sizeof works / sizeof *works;
@@ -99,6 +107,12 @@ static bool takes_part(const struct work *work, const struct bench_way *system, 
     if (only != NULL && strncmp(system->key, only, strlen(only)) != 0) {
         return false;
     }
+    if (system->durable != work->mode->durable) {
+        return false;
+    }
+    if (system->durable) {
+        return true;
+    }
     if (system->loan) {
         return work->flow && work->size >= LOAN_FROM;
     }
@@ -123,5 +137,6 @@ int works_do(struct done *done, const struct work *work, const struct bench_opti
     done->options.size = work->size;
     done->options.publishers = work->publishers;
     done->options.subscribers = work->subscribers;
+    done->options.outstanding = work->outstanding;
     return bench_run(&done->mode, &done->options, &done->result);
 }

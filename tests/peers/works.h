@@ -23,7 +23,8 @@ struct work {
     size_t size;
     unsigned publishers;
     unsigned subscribers;
-    bool flow; /* its figures are those of tools/bench-flow.h */
+    bool flow;            /* its figures are those of tools/bench-flow.h */
+    unsigned outstanding; /* durable messages that may be unconfirmed */
 };
 
 extern const struct work works[];
