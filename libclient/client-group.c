@@ -69,7 +69,7 @@ int mqc_join(struct mqc *c, const char *group, const char *filter,
     const struct mqc_group_options *o = options != NULL ? options : &defaults;
     struct client_call call;
     struct wire_frame join;
-    size_t group_size, filter_size = filter != NULL ? strlen(filter) : 0;
+    size_t group_size = 0, filter_size = filter != NULL ? strlen(filter) : 0;
     int r = check_membership(c, group, &group_size);
 
     if (r == 0)
@@ -98,7 +98,7 @@ int mqc_join(struct mqc *c, const char *group, const char *filter,
 int mqc_leave(struct mqc *c, const char *group)
 {
     struct client_call call;
-    size_t size;
+    size_t size = 0;
     int r = check_membership(c, group, &size);
 
     if (r == 0)

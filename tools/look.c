@@ -13,10 +13,18 @@
 #include "libclient/process.h"
 #include "libclient/queue.h"
 
+static char sentence[160];
+
+static const char *open_sentence(int error)
+{
+    if (error == -ENOENT)
+        return "there is no such broker; start it with mqbroker, or name another with --instance";
+    snprintf(sentence, sizeof sentence, "its board cannot be read: %s", strerror(-error));
+    return sentence;
+}
+
 static const char *check_sentence(int outcome, const struct board_header *board)
 {
-    static char sentence[160];
-
     switch (outcome) {
     case BOARD_E_LAYOUT:
         snprintf(sentence, sizeof sentence,
@@ -35,20 +43,18 @@ static const char *check_sentence(int outcome, const struct board_header *board)
 const char *look_open(struct segment *board, const char *instance)
 {
     char name[NAMES_MAX];
-    const char *failure = NULL;
+    const char *failure;
     int r;
 
     names_board(name, instance);
     r = segment_open(board, name, 0);
-    if (r == -ENOENT)
-        return "there is no such broker; start it with mqbroker, or name another with --instance";
     if (r < 0)
-        return strerror(-r);
+        return open_sentence(r);
     r = board_check(board->base, board->size);
-    if (r != BOARD_OK) {
-        failure = check_sentence(r, board->base);
-        segment_close(board);
-    }
+    if (r == BOARD_OK)
+        return NULL;
+    failure = check_sentence(r, board->base);
+    segment_close(board);
     return failure;
 }
 
