@@ -565,6 +565,11 @@ static void wrong_usage_is_status_2(void **state)
     assert_int_equal(BENCH("large", "--batch"), 2);
     assert_int_equal(BENCH("latency", "--loan"), 2);
     assert_int_equal(BENCH("latency", "--instance", "x", "--broker-poll", "0"), 2);
+    assert_int_equal(BENCH("throughput", "--outstanding", "2"), 2);
+    assert_int_equal(BENCH("durable", "--outstanding", "1001"), 2);
+    assert_int_equal(BENCH("durable", "--sync", "often"), 2);
+    assert_int_equal(BENCH("durable", "--directory", "/nonexistent"), 2);
+    assert_int_equal(BENCH("durable", "--instance", "x", "--sync", "never"), 2);
 }
 
 static void a_payload_that_does_not_fit_is_a_sentence(void **state)
