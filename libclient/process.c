@@ -56,6 +56,9 @@ int process_start(uint32_t pid, uint64_t *start)
 bool process_alive(uint32_t pid, uint64_t start)
 {
     uint64_t found;
+    int r = process_start(pid, &found);
 
-    return process_start(pid, &found) == 0 && (start == 0 || found == start);
+    if (r < 0) /* no descriptor left, no memory: that says nothing about it */
+        return r != -ESRCH;
+    return start == 0 || found == start;
 }
