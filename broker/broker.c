@@ -25,7 +25,8 @@
 
 /* ---- Request queues ---- */
 
-/* The request queues: adopted if they fit the landing, else made. */
+/* The request queues: adopted if they fit the landing, else made. One that only cannot be opened
+ * now is not made anew: clients have sent to it. */
 static int open_request_queue(struct broker *b, struct queue *q, const char *name, uint32_t width,
                               struct board_queue *board)
 {
@@ -36,6 +37,10 @@ static int open_request_queue(struct broker *b, struct queue *q, const char *nam
         r = -ENOENT;
     } else if (r == 0) {
         shell_count_queue(b, q, 1);
+    }
+    if (shell_may_pass(r)) {
+        log_error("cannot open queue %s: %s", name, strerror(-r));
+        return r;
     }
     if (r < 0)
         r = shell_make_queue(b, q, name, b->plan.depth, width);
@@ -252,11 +257,12 @@ static int open_request_queues(struct broker *b)
 static int make_peers(struct broker *b)
 {
     struct engine *e = &b->engine;
+    int r = 0;
 
     b->peers = calloc(e->n_rows, sizeof(*b->peers));
     if (b->peers == NULL)
         return -ENOMEM;
-    for (uint32_t i = 0; i < e->n_rows; i++) {
+    for (uint32_t i = 0; i < e->n_rows && r == 0; i++) {
         uint32_t state = engine_row(e, (uint16_t)i)->state;
 
         b->peers[i] = (struct peer){
@@ -268,10 +274,9 @@ static int make_peers(struct broker *b)
             .pidfd = -1,
             .row = (uint16_t)i,
         };
-        if (state == ROW_LIVE || state == ROW_ENDING)
-            share_adopt(b, (uint16_t)i);
+        r = state == ROW_LIVE || state == ROW_ENDING ? share_adopt(b, (uint16_t)i) : 0;
     }
-    return 0;
+    return r;
 }
 
 static int start_engine(struct broker *b)
@@ -287,7 +292,7 @@ static int start_engine(struct broker *b)
     if (r == 0)
         r = make_peers(b);
     if (r < 0) {
-        log_error("out of memory");
+        log_error("cannot set up the sessions: %s", strerror(-r));
         return r;
     }
     e->uid = geteuid();
@@ -313,12 +318,28 @@ static int start_engine(struct broker *b)
     return r;
 }
 
-static void adopt_peers(struct broker *b)
+static int adopt_peers(struct broker *b)
 {
-    for (uint32_t i = 0; i < b->engine.n_rows; i++) {
+    int r = 0;
+
+    for (uint32_t i = 0; i < b->engine.n_rows && r == 0; i++) {
         if (engine_row(&b->engine, (uint16_t)i)->state == ROW_LIVE)
-            peer_adopt(b, (uint16_t)i);
+            r = peer_adopt(b, (uint16_t)i);
     }
+    if (r < 0)
+        log_error("cannot take over the sessions that another broker left: %s", strerror(-r));
+    return r;
+}
+
+static int watch_requests(struct broker *b)
+{
+    int r = loop_add(&b->loop, &b->request_source, (int)b->request.mqd, EPOLLIN, on_request);
+
+    if (r == 0)
+        r = loop_add(&b->loop, &b->urgent_source, (int)b->urgent.mqd, EPOLLIN, on_urgent);
+    if (r < 0)
+        log_error("cannot watch the request queues: %s", strerror(-r));
+    return r;
 }
 
 static int open_all(struct broker *b, const struct config *config, const struct plan *plan)
@@ -338,14 +359,12 @@ static int open_all(struct broker *b, const struct config *config, const struct 
         r = open_request_queues(b);
     if (r == 0)
         r = start_engine(b);
-    if (r < 0)
-        return r;
-    adopt_peers(b);
-    r = show_process(b);
     if (r == 0)
-        r = loop_add(&b->loop, &b->request_source, (int)b->request.mqd, EPOLLIN, on_request);
+        r = adopt_peers(b);
     if (r == 0)
-        r = loop_add(&b->loop, &b->urgent_source, (int)b->urgent.mqd, EPOLLIN, on_urgent);
+        r = watch_requests(b);
+    if (r == 0)
+        r = show_process(b);
     return r;
 }
 
@@ -369,8 +388,10 @@ int broker_new(struct broker **out, const char *instance, const struct config *c
     struct broker *b = calloc(1, sizeof(*b));
     int r;
 
-    if (b == NULL)
+    if (b == NULL) {
+        log_error("out of memory");
         return -ENOMEM;
+    }
     b->instance = instance;
     b->config_path = config_path;
     b->config = *config;
@@ -437,22 +458,21 @@ static const char *beginning(const struct broker *b)
 
 int broker_run(struct broker *b)
 {
-    int r = 0;
-
     log_info("instance \"%s\": %s, %" PRIu32 " clients at most", b->instance, beginning(b),
              b->engine.n_rows);
     while (!b->stopping) {
-        r = turn_next(b);
+        int r = turn_next(b);
+
         if (r < 0) {
             log_error("cannot wait for events: %s", strerror(-r));
-            break;
+            return r; /* what is under way stays for who starts next (K9) */
         }
         if (b->handover.agreed && !b->stopping)
             handover_go(b);
     }
     stop(b);
     log_info("instance \"%s\": stopped", b->instance);
-    return r < 0 ? r : 0;
+    return 0;
 }
 
 void broker_free(struct broker *b)

@@ -193,8 +193,9 @@ static int create_store(struct memory *m, const struct config *config)
         .pool_max = (uint64_t)config->pool_max,
         .n_groups = (uint32_t)config->max_groups,
     };
-    if (r == 0)
-        r = segment_allocate(&m->store, 0, MEGABYTE);
+    if (r < 0)
+        return r;
+    r = segment_allocate(&m->store, 0, MEGABYTE);
     if (r == 0)
         r = segment_allocate(&m->store, store_cells_offset(n_references), MEGABYTE);
     h->references_allocated = least(n_references, MEGABYTE / sizeof(struct reference));

@@ -48,13 +48,18 @@ static int watch_process(struct peer *peer, const struct row *row)
         return -ESRCH;
     if (!process_alive(row->pid, row->pid_start))
         return -ESRCH;
+    if (peer->pidfd >= 0 &&
+        loop_add(&b->loop, &peer->death_source, peer->pidfd, EPOLLIN, on_death) < 0) {
+        close(peer->pidfd);
+        peer->pidfd = -1;
+    }
     if (peer->pidfd < 0) {
-        /* A sandbox, or valgrind, that does not know the call: look now and then. */
+        /* No descriptor or no memory for it, or a sandbox, or valgrind, that does not know the
+         * call: look now and then. */
         peer->looked_after = true;
         b->n_looked_after++;
-        return 0;
     }
-    return loop_add(&b->loop, &peer->death_source, peer->pidfd, EPOLLIN, on_death);
+    return 0;
 }
 
 /* Those whose death no descriptor tells. */
@@ -191,8 +196,8 @@ void peer_make(struct broker *b, uint16_t i)
 }
 
 /* A session that a killed broker left: its queue and its outbox must be those that were made (K8).
- */
-void peer_adopt(struct broker *b, uint16_t i)
+ * That they cannot be opened is no reason to end it: who starts next may have more luck. */
+int peer_adopt(struct broker *b, uint16_t i)
 {
     struct engine *e = &b->engine;
     const struct row *row = engine_row(e, i);
@@ -204,20 +209,21 @@ void peer_adopt(struct broker *b, uint16_t i)
     r = queue_open(&peer->queue, name, O_RDWR | O_NONBLOCK);
     if (r == 0)
         shell_count_queue(b, &peer->queue, 1);
+    else if (shell_may_pass(r))
+        return r;
     if (r < 0 || peer->queue.inode != row->inode || peer->queue.depth != row->depth ||
         peer->queue.width != row->width || peer->share.outbox.base == NULL) {
         log_warning("session %u (pid %" PRIu32 ") ended: its queue or its outbox is not the one "
                     "that was made",
                     i, row->pid);
         life_leave(e, i, WIRE_C_QUEUE_REPLACED);
-        return;
+        return 0;
     }
     shell_show_queue(&board_row(e->board, i)->queue, &peer->queue);
     r = loop_add(&b->loop, &peer->queue_source, (int)peer->queue.mqd, 0, on_edge);
-    if (r < 0)
-        life_leave(e, i, WIRE_C_QUEUE_ERROR);
-    else if (watch_process(peer, row) < 0)
+    if (r == 0 && watch_process(peer, row) < 0)
         life_died(e, i);
+    return r;
 }
 
 static void say_farewell(struct broker *b, struct peer *peer)
@@ -273,9 +279,12 @@ static void arm(struct broker *b, struct peer *peer, bool on)
 {
     if (peer->armed == on)
         return;
+    if (loop_change(&b->loop, &peer->queue_source, on ? EPOLLOUT | EPOLLET : 0) < 0) {
+        share_try_later(b, peer->row);
+        return;
+    }
     peer->armed = on;
     b->n_armed += on ? 1 : -1u;
-    loop_change(&b->loop, &peer->queue_source, on ? EPOLLOUT | EPOLLET : 0);
 }
 
 static void ask_room(struct broker *b, struct peer *peer)
@@ -289,20 +298,24 @@ static void ask_room(struct broker *b, struct peer *peer)
     pump_room(&b->engine, peer->row, peer->queue.depth - (uint32_t)standing);
 }
 
-static void send_batch(struct broker *b, struct peer *peer, const struct pump_batch *batch)
+/* False: the kernel has no memory for it now. */
+static bool send_batch(struct broker *b, struct peer *peer, const struct pump_batch *batch)
 {
     struct engine *e = &b->engine;
     int r = queue_send(&peer->queue, batch->bytes, batch->size, batch->level);
 
     if (r == 0) {
         pump_sent(e, peer->row);
-        return;
+        return true;
     }
     pump_full(e, peer->row);
+    if (r == -ENOMEM || r == -EINTR)
+        return false;
     if (r != -EAGAIN) { /* no such error is known; it must not make a loop */
         log_warning("cannot send to session %u: %s", peer->row, strerror(-r));
         life_leave(e, peer->row, WIRE_C_QUEUE_ERROR);
     }
+    return true;
 }
 
 /* One session, up to what its queue holds. */
@@ -319,13 +332,12 @@ static void pump(struct broker *b, uint16_t row)
             ask_room(b, peer);
         } else if (outcome == PUMP_WANTS_POOL) {
             share_provide(b, row);
-        } else {
-            send_batch(b, peer, &batch);
-            if (++sent >
-                peer->queue.depth) { /* it reads as fast as we send: the others have their turn */
-                engine_touch(e, row);
-                return;
-            }
+        } else if (!send_batch(b, peer, &batch)) {
+            share_try_later(b, row); /* and of memory no edge tells */
+            return;
+        } else if (++sent > peer->queue.depth) {
+            engine_touch(e, row); /* it reads as fast as we send: the others have their turn */
+            return;
         }
     }
     if (outcome == PUMP_BLOCKED && e->sessions[row].wants_buffer)

@@ -11,8 +11,8 @@ enum { PEER_LOOK_AFTER = 500000000 }; /* nanoseconds between looks at processes 
 void peer_make(struct broker *b, uint16_t row);
 
 /* A session that a killed broker left: its queue must be the one that was made (K8), else it ends.
- */
-void peer_adopt(struct broker *b, uint16_t row);
+ * 0; -errno: it cannot be opened now, and is left as it is. */
+int peer_adopt(struct broker *b, uint16_t row);
 
 /* A session that is over (engine.leaving): tell it why, if anybody is there to read it; then its
  * queue goes, and what it shared with the broker, as soon as nobody reads it any more. */

@@ -115,19 +115,22 @@ static bool is_whole(const struct segment *s, const struct row *row)
            header->nonce == row->nonce && header->n_buffers <= OUTBOX_BUFFERS;
 }
 
-void share_adopt(struct broker *b, uint16_t i)
+int share_adopt(struct broker *b, uint16_t i)
 {
     struct share *share = share_of(b, i);
     const struct row *row = engine_row(&b->engine, i);
     char name[NAMES_MAX];
+    int r;
 
     names_outbox(name, b->instance, row->nonce);
-    if (segment_open(&share->outbox, name, true) < 0)
-        return;
+    r = segment_open(&share->outbox, name, true);
+    if (r < 0)
+        return shell_may_pass(r) ? r : 0;
     if (is_whole(&share->outbox, row))
         attach(b, i);
     else
         segment_close(&share->outbox);
+    return 0;
 }
 
 /* Put memory behind one more buffer. False: it has as many as it may, or there is no memory. */
@@ -194,6 +197,8 @@ static bool attach_pool(struct broker *b, uint16_t row)
         attach(b, row);
         return true;
     }
+    if (shell_may_pass(r))
+        return false;
     if (share->missed == 0)
         share->missed = e->now;
     if ((r != -ENOENT && r != -EINVAL) || e->now - share->missed > PATIENCE * SECOND) {

@@ -25,8 +25,8 @@ struct share {
 int share_make(struct broker *b, uint16_t row);
 
 /* The outbox that a killed broker left, before life_start(). One that is not the one that was made
- * is not attached: the session is to end. */
-void share_adopt(struct broker *b, uint16_t row);
+ * is not attached: the session is to end. -errno: it cannot be opened now. */
+int share_adopt(struct broker *b, uint16_t row);
 
 /* The pump found no free buffer in the outbox: look into the session's pool what it has taken, and
  * put memory behind one more. */

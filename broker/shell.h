@@ -12,6 +12,7 @@
 #ifndef MQBROKER_BROKER_SHELL_H
 #define MQBROKER_BROKER_SHELL_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
@@ -87,6 +88,13 @@ static inline uint64_t shell_clock(clockid_t clock)
 
     clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Did a call fail for what may be otherwise the next time: descriptors, memory, a signal? */
+static inline bool shell_may_pass(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOSPC ||
+           error == -EINTR || error == -EAGAIN;
 }
 
 /* The engine's time is now. */
