@@ -361,7 +361,7 @@ static void K_killed_at_each_instruction(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        DAEMON_TEST(K_killed_at_each_instruction),
+        TRACER_TEST(K_killed_at_each_instruction),
     };
 
     if (!tracer_is_allowed())

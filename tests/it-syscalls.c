@@ -51,8 +51,8 @@ static unsigned kill_in_scenario(struct ordeal *o, unsigned k, struct proof *p)
 
 static void K_killed_before_each_call_of_a_scenario(void **state)
 {
+    static struct ordeal o;
     static struct proof p;
-    struct ordeal o;
     unsigned all, stride;
 
     ordeal_init(&o, *state);
@@ -81,7 +81,7 @@ static unsigned kill_in_start(struct ordeal *o, unsigned k)
 
 static void K_killed_before_each_call_of_a_start(void **state)
 {
-    struct ordeal o;
+    static struct ordeal o;
     unsigned all, stride, kills = 0;
 
     ordeal_init(&o, *state);
@@ -113,8 +113,8 @@ static unsigned kill_in_adoption(struct ordeal *o, unsigned k, struct proof *p)
 
 static void K_killed_before_each_call_of_an_adoption(void **state)
 {
+    static struct ordeal o;
     static struct proof p;
-    struct ordeal o;
     unsigned all, stride;
 
     ordeal_init(&o, *state);
@@ -130,9 +130,9 @@ static void K_killed_before_each_call_of_an_adoption(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        DAEMON_TEST(K_killed_before_each_call_of_a_scenario),
-        DAEMON_TEST(K_killed_before_each_call_of_a_start),
-        DAEMON_TEST(K_killed_before_each_call_of_an_adoption),
+        TRACER_TEST(K_killed_before_each_call_of_a_scenario),
+        TRACER_TEST(K_killed_before_each_call_of_a_start),
+        TRACER_TEST(K_killed_before_each_call_of_an_adoption),
     };
 
     if (!tracer_is_allowed())

@@ -36,9 +36,12 @@ void proof_report(const struct proof *p, const char *what, const char *points)
     const struct tally_figures *f = &p->figures;
 
     printf("%s: %u %s; %llu messages sent, %llu handed over; %llu lost, %llu twice, %llu out of "
-           "order, %llu wrong; waits over it: median %.1f ms, longest %.1f ms\n",
+           "order, %llu wrong",
            what, p->points, points, (unsigned long long)f->sent, (unsigned long long)f->handed_over,
            (unsigned long long)f->lost, (unsigned long long)f->twice,
-           (unsigned long long)f->out_of_order, (unsigned long long)f->wrong,
-           (double)histogram_percentile(&p->waits, 500) / 1e6, (double)p->waits.max / 1e6);
+           (unsigned long long)f->out_of_order, (unsigned long long)f->wrong);
+    if (p->waits.count > 0)
+        printf("; waits over it: median %.1f ms, longest %.1f ms",
+               (double)histogram_percentile(&p->waits, 500) / 1e6, (double)p->waits.max / 1e6);
+    putchar('\n');
 }

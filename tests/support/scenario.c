@@ -443,7 +443,9 @@ static void one_dies(struct cast *c)
     close(line[1]);
     ACTOR_REQUIRE(read(line[0], &word, 1) == 1);
     close(line[0]);
-    status = outcome(c, ask(c, "@mortal", &question), &reply);
+    do
+        status = outcome(c, ask(c, "@mortal", &question), &reply);
+    while (again(c->s, status));
     if (status != -ECONNRESET)
         tally_wrong(&c->s->tally, "who asked the dying one was told %d", status);
     ACTOR_REQUIRE(waitpid(pid, &status, 0) == pid);
@@ -499,16 +501,28 @@ void scenario_start(struct scenario *s, struct actor *a, const char *instance)
     actor_start(a, run, &s);
 }
 
+/* How it has ended, without taking that from who reaps it. False: it has not. */
+static bool peek_end(const struct actor *a, siginfo_t *info)
+{
+    *info = (siginfo_t){0};
+    assert_int_equal(waitid(P_PID, (id_t)a->pid, info, WEXITED | WNOHANG | WNOWAIT), 0);
+    return info->si_pid != 0;
+}
+
+bool scenario_is_over(const struct actor *a)
+{
+    siginfo_t info;
+
+    return peek_end(a, &info);
+}
+
 bool scenario_join(struct scenario *s, struct actor *a)
 {
     uint64_t begun = patience_now();
-    siginfo_t info = {0};
+    siginfo_t info;
 
-    while (info.si_pid == 0) {
-        assert_int_equal(waitid(P_PID, (id_t)a->pid, &info, WEXITED | WNOHANG | WNOWAIT), 0);
-        if (info.si_pid == 0)
-            patience_spend(begun, "the scenario to end");
-    }
+    while (!peek_end(a, &info))
+        patience_spend(begun, "the scenario to end");
     actor_kill(a);
     if (info.si_code != CLD_EXITED || info.si_status != EXIT_SUCCESS)
         tally_wrong(&s->tally, "a client gave up");

@@ -37,6 +37,9 @@ struct scenario *scenario_free(struct scenario *s);
 /* Forget the last run, and start the next as an actor. */
 void scenario_start(struct scenario *s, struct actor *a, const char *instance);
 
+/* Has it come to its end, be it a bad one? */
+bool scenario_is_over(const struct actor *a);
+
 /* Wait for its end. False: something was not as promised, s->tally.first says what. */
 bool scenario_join(struct scenario *s, struct actor *a);
 

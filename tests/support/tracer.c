@@ -254,6 +254,8 @@ static enum tracer_event go_on(struct tracer *t, int how)
 
 /* ---- Start and end ---- */
 
+static struct tracer *tracing; /* the one, or NULL */
+
 static void seize(pid_t pid, void *context)
 {
     struct tracer *t = context;
@@ -268,6 +270,7 @@ void tracer_start(struct tracer *t, struct daemon *d)
     int status = 0;
 
     t->daemon = d;
+    tracing = t;
     daemon_spawn(d, seize, t);
     while (status >> 8 != (SIGTRAP | PTRACE_EVENT_EXEC << 8)) {
         assert_int_equal(waitpid(t->pid, &status, __WALL), t->pid);
@@ -294,6 +297,7 @@ void tracer_kill(struct tracer *t)
         while (WIFSTOPPED(status));
     }
     *t = (struct tracer){0};
+    tracing = NULL;
     daemon_kill(d);
 }
 
@@ -312,6 +316,14 @@ void tracer_release(struct tracer *t)
     }
     request(PTRACE_DETACH, t->at, NULL, NUMBER(t->signal));
     *t = (struct tracer){0};
+    tracing = NULL;
+}
+
+int tracer_teardown(void **state)
+{
+    if (tracing != NULL && tracing->pid != 0)
+        tracer_kill(tracing);
+    return daemon_teardown(state);
 }
 
 void tracer_run(struct tracer *t)

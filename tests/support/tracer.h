@@ -49,6 +49,11 @@ enum tracer_event {
 /* May this process trace? If not, a sentence on standard output says why. */
 bool tracer_is_allowed(void);
 
+/* A test with daemon.h's fixtures, which lets go of what a failed test was tracing before it ends
+ * the broker. */
+int tracer_teardown(void **state);
+#define TRACER_TEST(f) cmocka_unit_test_setup_teardown(f, daemon_setup, tracer_teardown)
+
 /* Start a broker, or start it again, and have it stand before its first instruction. Tracing ends
  * with one of the functions below that say so; a process that is traced still must be killed. */
 void tracer_start(struct tracer *t, struct daemon *d);
