@@ -15,6 +15,7 @@
 
 #include "broker/copies.h"
 #include "broker/guard.h"
+#include "broker/keeper.h"
 #include "broker/life.h"
 #include "broker/peer.h"
 #include "broker/pump.h"
@@ -295,12 +296,17 @@ static int start_engine(struct broker *b)
         log_error("cannot set up the sessions: %s", strerror(-r));
         return r;
     }
+    r = keeper_open(b);
+    if (r < 0)
+        return r;
     e->uid = geteuid();
     e->token_used = true;
     shell_prepare_token(b);
     shell_set_time(b);
     apply_settings(b);
     r = life_start(e);
+    if (r == 0)
+        r = keeper_start(b);
     if (r == 0)
         r = memory_grow(&b->memory, e);
     if (r == 0) {
@@ -486,6 +492,8 @@ void broker_free(struct broker *b)
         share_close(&b->peers[i].share);
     }
     free(b->peers);
+    keeper_close(b);
+    settle_close(b);
     queue_close(&b->request);
     queue_close(&b->urgent);
     if (b->engine.sessions != NULL)

@@ -6,6 +6,7 @@
  * builds them with the function that normal work uses. */
 #include "broker/engine.h"
 
+#include "broker/durable.h"
 #include "broker/groups.h"
 #include "broker/pools.h"
 
@@ -72,6 +73,7 @@ int engine_init(struct engine *e, const struct engine_memory *memory,
 void engine_deinit(struct engine *e)
 {
     groups_deinit(e);
+    durable_deinit(e);
     topics_deinit(&e->topics);
     filters_deinit(&e->filters);
     timers_deinit(&e->timers);
@@ -468,6 +470,12 @@ static bool has_deadline(const struct reference *r)
            (state != REF_OUT || (flags & (REF_REQUEST | REF_ACK)) != 0);
 }
 
+/* An answer that is not to go out before the journal has what it confirms. */
+static bool awaits_journal(const struct reference *r)
+{
+    return (ref_flags(r) & (REF_ANSWER | REF_DURABLE)) == (REF_ANSWER | REF_DURABLE);
+}
+
 /* Of a group. */
 static void link_grouped(struct engine *e, uint32_t slot, const struct reference *r)
 {
@@ -492,6 +500,8 @@ void engine_link(struct engine *e, uint32_t slot)
     case REF_DROPPED:
         if (owner_is_group(e, ref_owner(r)))
             link_grouped(e, slot, r);
+        else if (awaits_journal(r))
+            durable_link_answer(e, slot);
         else
             link_waiting(e, slot, r);
         break;
@@ -587,6 +597,8 @@ static void count_off(struct engine *e, uint32_t slot)
     case REF_DROPPED:
         if (owner_is_group(e, ref_owner(r)))
             unlink_grouped(e, slot, r);
+        else if (awaits_journal(r))
+            durable_unlink_answer(e, slot);
         else
             count_off_waiting(e, r);
         break;
@@ -634,7 +646,7 @@ void engine_unlink(struct engine *e, uint32_t slot)
     const struct reference *r = engine_reference(e, slot);
 
     if ((ref_state(r) == REF_WAIT || ref_state(r) == REF_DROPPED) &&
-        !owner_is_group(e, ref_owner(r))) {
+        !owner_is_group(e, ref_owner(r)) && !awaits_journal(r)) {
         struct backlog *b = &e->sessions[ref_owner(r)].waiting;
         uint64_t map = b->map;
 
@@ -654,21 +666,26 @@ uint32_t engine_make(struct engine *e, uint64_t word, uint32_t cell, uint32_t wh
     if (store_has_cell(r) && !ref_on_disk(r))
         store_cell(&e->store, cell)->refs++;
     engine_link(e, slot);
+    if ((word >> 8 & REF_DURABLE) != 0)
+        durable_made(e, slot);
     return slot;
 }
 
-/* The journal is told that it is over before it is: so no kill brings it back (J3). Once too often
- * does no harm. */
-static void bid_farewell(struct engine *e, uint32_t slot)
+uint32_t engine_pass(struct engine *e, uint32_t cell)
 {
-    const struct reference *r = engine_reference(e, slot);
-    struct ledger_header *h = &e->ledger->header;
-    struct farewell *f = &ledger_farewells(e->ledger)[h->farewells_made % PERSIST_FAREWELLS];
+    return engine_make(e, REF_WORD(REF_PASSING, 0, 0, 0, REF_NOBODY, REF_NOBODY), cell, 0);
+}
 
-    if ((ref_flags(r) & (REF_DURABLE | REF_ANSWER)) != REF_DURABLE || h->journal == 0)
+void engine_join_pool(struct engine *e, uint32_t cell)
+{
+    struct cell *c = store_cell(&e->store, cell);
+    uint16_t pool = cell_pooled(c) ? pools_find(e, wire_message_slot(c->bytes).pool) : 0;
+
+    if (pool == 0)
         return;
-    persist_u64(&f->age, r->age);
-    persist_u64(&h->farewells_made, h->farewells_made + 1);
+    if (e->pools[pool - 1].owner == REF_NOBODY && e->pools[pool - 1].refs == 0)
+        e->n_orphans++;
+    pools_join(e, c, pool);
 }
 
 static void let_go(struct engine *e, uint32_t slot)
@@ -677,7 +694,8 @@ static void let_go(struct engine *e, uint32_t slot)
     uint32_t cell = store_has_cell(r) && !ref_on_disk(r) ? r->cell : 0;
     struct cell *c = store_cell(&e->store, cell);
 
-    bid_farewell(e, slot);
+    if (ref_flags(r) & REF_DURABLE)
+        durable_gone(e, slot);
     if (PERSIST_FAULT(FAULT_END_BEFORE_RETURN))
         persist_word(engine_reference(e, slot), REF_WORD(REF_FREE, 0, 0, 0, 0, 0));
     if (cell != 0 && --c->refs == 0 && c->pool != 0)
@@ -730,7 +748,8 @@ void engine_only_held(struct engine *e, uint32_t slot)
 {
     const struct reference *r = engine_reference(e, slot);
 
-    bid_farewell(e, slot);
+    if (ref_flags(r) & REF_DURABLE)
+        durable_gone(e, slot);
     engine_change(e, slot, r->word & ~((uint64_t)(REF_REQUEST | REF_ACK | REF_DURABLE) << 8));
 }
 
@@ -743,10 +762,17 @@ bool engine_leaves_answers(const struct engine *e, uint16_t row)
 
 void engine_answer(struct engine *e, uint16_t row, uint8_t code, uint32_t number, uint32_t count)
 {
+    engine_answer_when(e, row, code, number, count, false);
+}
+
+void engine_answer_when(struct engine *e, uint16_t row, uint8_t code, uint32_t number,
+                        uint32_t count, bool durable)
+{
+    unsigned flags = REF_ANSWER | REF_BARE | (durable ? REF_DURABLE : 0);
+
     if (store_pool_ready(&e->store.reference_pool) == 0)
         return; /* the asker's own timeout tells it */
-    engine_make(e, REF_WORD(REF_WAIT, REF_ANSWER | REF_BARE, PERSIST_CONTROL, code, row, 0), number,
-                count);
+    engine_make(e, REF_WORD(REF_WAIT, flags, PERSIST_CONTROL, code, row, 0), number, count);
     if (engine_leaves_answers(e, row))
         e->sessions[row].end_code = WIRE_C_UNREAD_ANSWERS;
 }

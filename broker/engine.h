@@ -109,6 +109,7 @@ struct session {
 
 enum { BLOCKED_NOT = 0xff };
 
+struct durable;
 struct group;
 struct member;
 
@@ -125,6 +126,7 @@ struct slots_due {
     struct {
         uint64_t age;
         uint32_t slot;
+        uint16_t group;
     } slots[SLOTS_DUE];
     uint32_t n;
 };
@@ -170,14 +172,16 @@ struct engine {
     /* Groups, and behind them as many stores of dead letters. */
     struct group *groups;
     uint32_t n_groups;
-    uint32_t n_grouped; /* messages of all of them */
-    struct rows busy;   /* groups that may have something for a member: groups_deal() */
+    uint32_t n_grouped;    /* messages of all of them */
+    uint64_t grouped_size; /* bytes of their cells */
+    struct rows busy;      /* groups that may have something for a member: groups_deal() */
     struct rows dirty_groups;
     uint32_t n_live_groups;
     uint64_t aged[WIRE_LEVELS]; /* aged[i]: references below this age have waited i times
                                    settings.aging */
     uint64_t next_aging;
-    bool group_work; /* groups_tick() has more to do */
+    struct durable *durable; /* NULL: there is no journal */
+    bool group_work;         /* groups_tick() has more to do */
     bool journal_full;
 
     /* Payload pools. */
@@ -331,8 +335,17 @@ void engine_change(struct engine *e, uint32_t slot, uint64_t word);
 /* A delivery that is OUT is over but for its payload, which is still read. */
 void engine_only_held(struct engine *e, uint32_t slot);
 
+/* A reference that only keeps a cell, which another one is about to let go of. Ends at a start.
+ * Real after the commit. */
+uint32_t engine_pass(struct engine *e, uint32_t cell);
+
+/* The cell's frame is POOLED, and in a pool of the broker's own: it counts for that from now on. */
+void engine_join_pool(struct engine *e, uint32_t cell);
+
 /* Make an answer without bytes to `number` (and the `count - 1` after it). Too many unread ones end
- * the session. */
+ * the session. `durable`: it goes out when the journal has what was made before it. */
+void engine_answer_when(struct engine *e, uint16_t row, uint8_t code, uint32_t number,
+                        uint32_t count, bool durable);
 void engine_answer(struct engine *e, uint16_t row, uint8_t code, uint32_t number, uint32_t count);
 
 /* Are there more answers to it than a session may leave unread? */

@@ -14,6 +14,7 @@
 
 #include <utlist.h>
 
+#include "broker/durable.h"
 #include "broker/life.h"
 #include "broker/pools.h"
 #include "broker/pump.h"
@@ -24,11 +25,13 @@ enum {
     MILLISECOND = 1000000,
     TICK = 10 * MILLISECOND, /* unit of reference.when */
     SECOND = 1000 * MILLISECOND,
-    PREFETCH = 16,     /* if a member does not say */
-    PIECE = 1024,      /* messages removed or moved in a turn (P9) */
-    TRIES_MAX = 255,   /* that a word can count */
-    SETTLE_MAX = 4096, /* bytes of a payload in a pool that is brought into the store */
-    GROUPED_SHARE = 2, /* groups may have so many parts of all references */
+    PREFETCH = 16,        /* if a member does not say */
+    LOADS = 32,           /* messages that are brought from the disk at once */
+    PIECE = 1024,         /* messages removed or moved in a turn (P9) */
+    TRIES_MAX = 255,      /* that a word can count */
+    SETTLE_MAX = 4096,    /* bytes of a payload in a pool that is brought into the store */
+    GROUPED_SHARE = 4,    /* groups may have so many parts of the store, */
+    REFERENCES_SHARE = 2, /* … and of all references */
 };
 
 int groups_init(struct engine *e)
@@ -154,6 +157,8 @@ static void count_message(struct engine *e, const struct reference *r, int sign)
     group->bytes += (uint64_t)sign * size_of(e, r);
     group->n_on_disk += (uint32_t)(sign * ref_on_disk(r));
     e->n_grouped += (uint32_t)sign;
+    if (!ref_on_disk(r))
+        e->grouped_size += (uint64_t)sign * wire_charge(store_cell(&e->store, r->cell)->size);
     be_dirty(e, owner_group(e, ref_owner(r)));
 }
 
@@ -267,7 +272,7 @@ static unsigned original_flags(const struct engine *e, const struct reference *r
     const struct cell *c;
 
     if (ref_on_disk(r))
-        return flags;
+        return flags | REF_RETAINED;
     c = store_cell(&e->store, r->cell);
     if (cell_pooled(c))
         flags |= REF_HELD;
@@ -302,7 +307,7 @@ void groups_normalise(struct engine *e, uint32_t slot)
     if (is_given(r) && !engine_in_doubt(e, r))
         persist_word(r, REF_WORD(REF_WAIT, ref_flags(r), ref_level(r), ref_tries(r), ref_owner(r),
                                  REF_NOBODY));
-    if (ref_state(r) == REF_WAIT && !ref_on_disk(r) && ref_flags(r) != original_flags(e, r))
+    if (ref_state(r) == REF_WAIT && ref_flags(r) != original_flags(e, r))
         persist_word(r, REF_WORD(REF_WAIT, original_flags(e, r), ref_level(r), ref_tries(r),
                                  ref_owner(r), ref_member(r)));
     if (ref_state(r) == REF_WAIT && !is_given(r))
@@ -392,6 +397,8 @@ static void make_group(struct engine *e, uint16_t g, const struct wire_frame *f)
     row->purge = 0;
     row->requeue = 0;
     persist_u32(&row->state, GROUP_LIVE);
+    if (row->flags & GROUP_DURABLE)
+        durable_group_made(e, g);
     show_group(e, g);
 }
 
@@ -421,7 +428,7 @@ static uint8_t find_or_make(struct engine *e, const struct wire_frame *f, uint16
         return WIRE_C_NO_GROUP;
     if (!topic_name_valid(f->group, f->group_size))
         return WIRE_C_BAD_GROUP;
-    if ((f->flags & WIRE_F_DURABLE) != 0 && !e->settings.journal)
+    if ((f->flags & WIRE_F_DURABLE) != 0 && e->durable == NULL)
         return WIRE_C_NO_JOURNAL;
     *g = find_free_group(e);
     if (*g == REF_NOBODY)
@@ -513,9 +520,12 @@ static bool drop_oldest(struct engine *e, uint16_t g)
     return true;
 }
 
+/* Is it, or have all groups together their share of the store (P6)? */
 static bool is_full(const struct engine *e, uint16_t g, uint64_t size)
 {
-    return e->groups[g].bytes + size > group_row(e, g)->size_max;
+    uint64_t share = (uint64_t)e->store.cell_pool.max / GROUPED_SHARE * WIRE_CELL_SIZE;
+
+    return e->groups[g].bytes + size > group_row(e, g)->size_max || e->grouped_size > share;
 }
 
 /* True: it may come in, as far as the group is concerned. */
@@ -551,15 +561,17 @@ uint8_t groups_accept(struct engine *e, uint16_t g, const struct wire_frame *f, 
 
     if (durable && e->journal_full)
         return WIRE_C_JOURNAL_FULL;
-    if (e->n_grouped >= e->store.reference_pool.max / GROUPED_SHARE || !make_room(e, g, size)) {
+    if (e->n_grouped >= e->store.reference_pool.max / REFERENCES_SHARE ||
+        (!durable && !make_room(e, g, size))) {
         board_add(&on_board(e, g)->refused, 1);
         return WIRE_C_GROUP_FULL;
     }
-    if (!is_full(e, g, size))
+    if (!durable && !is_full(e, g, size))
         flags |= REF_RETAINED; /* the group's, not its publisher's (P4) */
     slot = engine_make(e, REF_WORD(REF_WAIT, flags, f->priority, 0, group_owner(e, g), REF_NOBODY),
                        cell, engine_when(f->expiry));
-    settle_later(e, slot, f);
+    if (!durable) /* the journal takes it from there */
+        settle_later(e, slot, f);
     board_add(&on_board(e, g)->in, 1);
     return WIRE_C_OK;
 }
@@ -573,8 +585,7 @@ static bool can_come_in(const struct engine *e, const struct groups_payload *p)
            wire_cells(p->size) <= engine_free_cells(e) && engine_free_references(e) > 0;
 }
 
-/* Fresh cells for it. What it had goes after the commit, by a reference of its own: so a kill finds
- * the place in the pool either needed or handed back. */
+/* Fresh cells for it; 0: there is no room. */
 static uint32_t prepare(struct engine *e, const struct groups_payload *p)
 {
     const struct reference *r = engine_reference(e, p->slot);
@@ -585,39 +596,49 @@ static uint32_t prepare(struct engine *e, const struct groups_payload *p)
     if (cell == 0)
         return 0;
     store_cell(&e->store, cell)->topic = engine_topic(e, p->frame, p->size);
-    if (before != NULL)
-        route_end(
-            e, engine_make(e, REF_WORD(REF_PASSING, 0, 0, 0, REF_NOBODY, REF_NOBODY), r->cell, 0));
+    engine_join_pool(e, cell);
     return cell;
 }
 
-static void exchange(struct engine *e, uint32_t slot, uint32_t cell)
+/* One store says where its bytes are; a start makes its flags fit. */
+static void point(struct engine *e, uint32_t slot, uint32_t cell)
 {
     struct reference *r = engine_reference(e, slot);
 
     engine_unlink(e, slot);
     if (!ref_on_disk(r))
-        store_cell(&e->store, r->cell)->refs--; /* the passing one has it still */
-    store_cell(&e->store, cell)->refs++;
+        store_cell(&e->store, r->cell)->refs--; /* who passes it on has it still */
     persist_u32(&r->cell, cell);
+    if (!ref_on_disk(r))
+        store_cell(&e->store, cell)->refs++;
     persist_word(r, REF_WORD(REF_WAIT, original_flags(e, r), ref_level(r), ref_tries(r),
                              ref_owner(r), REF_NOBODY));
     engine_link(e, slot);
 }
 
-void groups_bring_in(struct engine *e, const struct groups_payload *payloads, uint32_t n)
+/* What it had is kept by a reference of its own until it has what is new: so a kill finds the place
+ * in the pool either needed or handed back. */
+void groups_exchange(struct engine *e, uint32_t slot, uint32_t cell)
 {
-    uint32_t cells[GROUPS_BRING_MAX];
+    const struct reference *r = engine_reference(e, slot);
+    uint32_t passing = 0;
 
-    route_begin(e);
-    for (uint32_t i = 0; i < n; i++)
-        cells[i] = can_come_in(e, &payloads[i]) ? prepare(e, &payloads[i]) : 0;
-    route_commit(e);
-    for (uint32_t i = 0; i < n; i++) {
-        if (cells[i] != 0)
-            exchange(e, payloads[i].slot, cells[i]);
+    if (!ref_on_disk(r)) {
+        e->next_age = e->ledger->header.committed;
+        passing = engine_pass(e, r->cell);
+        persist_commit(e->ledger, e->next_age);
     }
-    route_finish(e);
+    point(e, slot, cell);
+    if (passing != 0)
+        engine_end(e, passing);
+}
+
+void groups_bring_in(struct engine *e, const struct groups_payload *p)
+{
+    uint32_t cell = can_come_in(e, p) ? prepare(e, p) : 0;
+
+    if (cell != 0)
+        groups_exchange(e, p->slot, cell);
 }
 
 /* ---- Who gets what ---- */
@@ -749,23 +770,24 @@ void groups_want(struct engine *e, uint32_t slot)
     uint16_t g = owner_group(e, ref_owner(engine_reference(e, slot)));
     struct slots_due *due = &e->loading;
 
-    if (e->groups[g].loading)
+    if (e->groups[g].n_loading > 0)
         return;
-    for (uint32_t n = 0; slot != 0 && n < GROUPS_BRING_MAX && due->n < SLOTS_DUE; n++) {
+    for (uint32_t n = 0; slot != 0 && n < LOADS && due->n < SLOTS_DUE; n++) {
         const struct reference *r = engine_reference(e, slot);
 
         if (!ref_on_disk(r))
             break;
         due->slots[due->n].slot = slot;
+        due->slots[due->n].group = g;
         due->slots[due->n++].age = r->age;
-        e->groups[g].loading = true;
+        e->groups[g].n_loading++;
         slot = r->next;
     }
 }
 
 void groups_loaded(struct engine *e, uint16_t g)
 {
-    e->groups[g].loading = false;
+    e->groups[g].n_loading--;
     be_busy(e, g);
 }
 
@@ -817,12 +839,15 @@ void groups_deal(struct engine *e)
 static void move(struct engine *e, uint32_t slot, uint64_t word, uint32_t when)
 {
     struct reference *r = engine_reference(e, slot);
+    bool elsewhere = ref_owner(r) != (uint16_t)(word >> 32) && (ref_flags(r) & REF_DURABLE) != 0;
 
     engine_unlink(e, slot);
     timers_clear(&e->timers, slot);
     persist_u32(&r->when, when);
     persist_word(r, word);
     engine_link(e, slot);
+    if (elsewhere)
+        durable_owner_changed(e, slot);
 }
 
 void groups_sent(struct engine *e, uint32_t slot, uint16_t row)
@@ -1125,6 +1150,8 @@ static bool go_on_ending(struct engine *e, uint16_t g, uint32_t *left)
         return false;
     if (!is_empty(&e->groups[g]) || !is_empty(&e->groups[dead]))
         return true; /* a batch in doubt: what comes of it says groups_return() */
+    if (group_row(e, g)->flags & GROUP_DURABLE)
+        durable_group_gone(e, g);
     persist_u32(&group_row(e, g)->state, GROUP_FREE);
     show_group(e, g);
     return true;

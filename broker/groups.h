@@ -38,7 +38,7 @@ struct group {
     uint32_t n_on_disk;
     uint64_t bytes;       /* of all these, wherever they lie in memory */
     uint64_t empty_since; /* without members since then; 0: it has some */
-    bool loading;         /* some of it is on its way from the disk */
+    uint32_t n_loading;   /* of those, on their way back */
     bool busy;            /* stands in engine.busy */
     bool dirty;           /* stands in engine.dirty_groups */
 };
@@ -183,10 +183,11 @@ struct groups_payload {
     uint32_t size;
 };
 
-enum { GROUPS_BRING_MAX = 64 };
+/* From now on it lies in the store, if there is room and it still waits. */
+void groups_bring_in(struct engine *e, const struct groups_payload *payload);
 
-/* From now on these lie in the store, as far as there is room and they still wait. */
-void groups_bring_in(struct engine *e, const struct groups_payload *payloads, uint32_t n);
+/* Its bytes are there from now on: in a cell, or on disk (REF_ON_DISK). It waits, for nobody. */
+void groups_exchange(struct engine *e, uint32_t slot, uint32_t cell);
 
 /* ---- Time ---- */
 

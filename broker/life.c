@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "broker/durable.h"
 #include "broker/groups.h"
 #include "broker/pools.h"
 #include "broker/pump.h"
@@ -360,6 +361,7 @@ static void carry_out(struct engine *e, uint16_t i)
     while (s->filters.head != 0)
         engine_end(e, s->filters.head);
     groups_forget_session(e, i);
+    durable_forget_session(e, i);
     end_out(e, i);
     if (s->will != 0 && s->said_bye)
         engine_end(e, s->will);

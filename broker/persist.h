@@ -259,7 +259,7 @@ enum reference_state {
     REF_MEMBER = 6,  /* of a group */
     REF_WILL = 7,    /* a last will */
     REF_DROPPED = 8, /* being counted */
-    REF_PASSING = 9, /* has what another reference had, for the length of a landing */
+    REF_PASSING = 9, /* keeps a cell that another reference lets go of */
 };
 
 enum reference_flag {

@@ -8,6 +8,7 @@
  * is routed. */
 #include "broker/route.h"
 
+#include "broker/durable.h"
 #include "broker/groups.h"
 #include "broker/life.h"
 #include "broker/pools.h"
@@ -24,9 +25,11 @@ struct routing {
     uint64_t bytes_in;
     uint32_t topic; /* its row on the board */
     uint8_t priority;
-    bool plenty; /* there is memory for whatever an envelope can ask for */
+    uint64_t durable_before; /* durable things that there were before this frame */
+    bool plenty;             /* there is memory for whatever an envelope can ask for */
     /* Confirms that fared alike and follow each other: one answer for all (K10). */
     uint8_t confirm_code;
+    bool confirm_durable; /* … and not before the journal has them */
     uint32_t confirm_first;
     uint32_t confirm_count;
 };
@@ -42,19 +45,23 @@ void route_expect(struct engine *e, enum landing_from from)
 static void flush_confirms(struct routing *t)
 {
     if (t->confirm_count > 0)
-        engine_answer(t->e, t->row, t->confirm_code, t->confirm_first, t->confirm_count);
+        engine_answer_when(t->e, t->row, t->confirm_code, t->confirm_first, t->confirm_count,
+                           t->confirm_durable);
     t->confirm_count = 0;
 }
 
 static void confirm(struct routing *t, uint32_t number, uint8_t code)
 {
-    if (t->confirm_count > 0 && code == t->confirm_code &&
+    bool durable = durable_count(t->e) != t->durable_before;
+
+    if (t->confirm_count > 0 && code == t->confirm_code && durable == t->confirm_durable &&
         number == t->confirm_first + t->confirm_count) {
         t->confirm_count++;
         return;
     }
     flush_confirms(t);
     t->confirm_code = code;
+    t->confirm_durable = durable;
     t->confirm_first = number;
     t->confirm_count = 1;
 }
@@ -261,25 +268,27 @@ static bool may_keep(const struct engine *e, const struct topic *topic, uint64_t
     return engine_free_references(e) > 0 && others + size <= e->settings.retained_size;
 }
 
-/* Keep the message as its topic's last one; an empty one forgets (MQTT 3.3.1.3). False: no room to
- * keep it. */
-static bool keep(struct routing *t, const struct wire_frame *f, struct topic *topic, uint32_t cell)
+/* Keep the message as its topic's last one; an empty one forgets (MQTT 3.3.1.3). WIRE_C_OK, or why
+ * it is not kept, or not in the journal. */
+static uint8_t keep(struct routing *t, const struct wire_frame *f, struct topic *topic,
+                    uint32_t cell)
 {
     struct engine *e = t->e;
+    unsigned flags = e->durable != NULL && !e->journal_full ? REF_DURABLE : 0;
 
     if (f->payload_size == 0) {
         forget_kept(e, topic);
-        return true;
+        return WIRE_C_OK;
     }
     if (cell == 0 || !may_keep(e, topic, cell_kept_size(store_cell(&e->store, cell)))) {
         engine_count_refusal(e, t->row, REFUSAL_retained_full);
-        return false;
+        return WIRE_C_RETAINED_FULL;
     }
     forget_kept(e, topic);
     topics_keep(&e->topics, topic,
-                engine_make(e, REF_WORD(REF_KEPT, 0, f->priority, 0, REF_NOBODY, 0), cell,
+                engine_make(e, REF_WORD(REF_KEPT, flags, f->priority, 0, REF_NOBODY, 0), cell,
                             engine_when(f->expiry)));
-    return true;
+    return e->durable != NULL && e->journal_full ? WIRE_C_JOURNAL_FULL : WIRE_C_OK;
 }
 
 /* A group did not take it: counted for its publisher. */
@@ -357,8 +366,11 @@ static void route_message(struct routing *t, const struct wire_frame *f)
     }
     if (request)
         board_add(&e->board->totals.requests, 1);
-    if (retain && !keep(t, f, topic, cell))
-        code = WIRE_C_RETAINED_FULL;
+    if (retain) {
+        uint8_t kept = keep(t, f, topic, cell);
+
+        code = kept != WIRE_C_OK ? kept : code;
+    }
     if (cell != 0 && store_cell(&e->store, cell)->refs == 0) { /* nobody took it */
         if (pooled(f))
             pools_part(e, store_cell(&e->store, cell));
@@ -575,8 +587,17 @@ static void route_admin(struct routing *t, const struct wire_frame *f)
     engine_answer(t->e, t->row, code, (uint32_t)f->number, count);
 }
 
+static void route_join(struct routing *t, const struct wire_frame *f)
+{
+    uint8_t code = groups_join(t->e, t->row, f);
+
+    engine_answer_when(t->e, t->row, code, (uint32_t)f->number, 1,
+                       durable_count(t->e) != t->durable_before);
+}
+
 static void route_frame(struct routing *t, const struct wire_frame *f)
 {
+    t->durable_before = durable_count(t->e);
     switch (f->type) {
     case WIRE_PUBLISH:
     case WIRE_REQUEST:
@@ -601,7 +622,7 @@ static void route_frame(struct routing *t, const struct wire_frame *f)
         route_fetch(t, f);
         break;
     case WIRE_JOIN:
-        engine_answer(t->e, t->row, groups_join(t->e, t->row, f), (uint32_t)f->number, 1);
+        route_join(t, f);
         break;
     case WIRE_ACK:
         route_acks(t, f);

@@ -24,10 +24,12 @@
 #include "broker/loop.h"
 #include "broker/memory.h"
 #include "broker/plan.h"
+#include "broker/settle.h"
 #include "broker/share.h"
 #include "libclient/queue.h"
 
 struct copies;
+struct keeper;
 
 struct peer {
     struct broker *broker;
@@ -57,6 +59,8 @@ struct broker {
     struct loop_source signal_source;
     int signal_fd;
     struct handover handover;
+    struct keeper *keeper; /* NULL: there is no journal */
+    struct settler settler;
     struct peer *peers;   /* by row */
     uint32_t n_armed;     /* sessions whose edges are waited for */
     uint32_t n_copying;   /* sessions with copies */

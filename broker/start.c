@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "broker/durable.h"
 #include "broker/groups.h"
 #include "broker/life.h"
 #include "broker/pools.h"
@@ -148,9 +149,14 @@ static int link_all(struct engine *e, struct aged *aged, uint32_t n)
     }
     pools_started(e);
     groups_started(e);
+    durable_started(e);
     for (uint32_t i = 0; i < n; i++) {
-        if (ref_state(engine_reference(e, aged[i].slot)) == REF_DROPPED)
+        unsigned state = ref_state(engine_reference(e, aged[i].slot));
+
+        if (state == REF_DROPPED)
             finish_drop(e, aged[i].slot);
+        else if (state == REF_PASSING)
+            engine_end(e, aged[i].slot);
     }
     return 0;
 }

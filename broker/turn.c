@@ -12,6 +12,7 @@
 #include <sched.h>
 
 #include "broker/copies.h"
+#include "broker/keeper.h"
 #include "broker/life.h"
 #include "broker/peer.h"
 #include "broker/pools.h"
@@ -60,14 +61,20 @@ static size_t take(struct broker *b, const struct queue *q, enum landing_from fr
     return (size_t)n;
 }
 
+/* Must the request queues wait: for memory (P6), or for the disk? */
+static bool is_held_up(const struct broker *b)
+{
+    return engine_is_tight(&b->engine) || keeper_is_busy(b);
+}
+
 static bool take_urgent(struct broker *b)
 {
-    return take(b, &b->urgent, LANDING_URGENT) > 0;
+    return !keeper_is_behind(b) && take(b, &b->urgent, LANDING_URGENT) > 0;
 }
 
 static bool take_normal(struct broker *b)
 {
-    return !engine_is_tight(&b->engine) && take(b, &b->request, LANDING_NORMAL) > 0;
+    return !is_held_up(b) && take(b, &b->request, LANDING_NORMAL) > 0;
 }
 
 /* After a rest: the first envelope is routed and sent on before another look. If more stands there,
@@ -110,11 +117,11 @@ static unsigned take_all(struct broker *b, bool *quiet)
         if (urgent && in_a_row == 0)
             break; /* what was urgent is sent on before more is taken */
         in_a_row = 0;
-        size = engine_is_tight(&b->engine) ? 0 : take(b, &b->request, LANDING_NORMAL);
+        size = is_held_up(b) ? 0 : take(b, &b->request, LANDING_NORMAL);
         if (size == 0) {
             /* Not if a goodbye may have been among what was taken since: urgent messages that were
              * sent before it could stand in the urgent queue by now (L1). */
-            *quiet = since_urgent == 0 && !engine_is_tight(&b->engine);
+            *quiet = since_urgent == 0 && !is_held_up(b);
             b->cut_short = false;
             break;
         }
@@ -170,8 +177,11 @@ static bool turn(struct broker *b)
         life_tick(e);
     peers_look_after(b);
     carry_out(b);
+    keeper_step(b);
     work = work || e->touched.n > 0 || e->dirty.n > 0 || e->busy.n > 0;
     peers_pump(b);
+    keeper_fetch(b);
+    settle_step(b);
     shares_check(b);
     shell_wake_registering(b, postings);
     if (work) {

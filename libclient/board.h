@@ -71,7 +71,8 @@ enum {
     X(overflow, "messages", "thrown out by the overflow policy of a stalled subscriber")           \
     X(gone, "messages", "their receiver's session ended first")                                    \
     X(unread, "messages", "time to live ran out in the reply queue, as the receiver reported")     \
-    X(purged, "messages", "removed from a group by its administrator, or with the group")
+    X(purged, "messages", "removed from a group by its administrator, or with the group")          \
+    X(damaged, "messages", "durable, and the journal could not be read where they were")
 
 /* Publishes that were not taken: per client and in total. */
 #define BOARD_REFUSALS(X)                                                                          \

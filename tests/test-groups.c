@@ -718,7 +718,7 @@ static void a_payload_that_was_brought_in_frees_its_place(void **state)
         .frame = bytes,
         .size = (uint32_t)wire_put_message(bytes, WIRE_MESSAGE, 8, 0, 0, 0, "job/a", 5, "4711", 4),
     };
-    groups_bring_in(&r->engine, &payload, 1);
+    groups_bring_in(&r->engine, &payload);
     r->engine.settling.n = 0;
     rig_turn(r);
     assert_int_equal(rig_look(r, p), 1);

@@ -362,7 +362,10 @@ static void check_lists(struct check *k)
     for (uint32_t slot = 1; slot < e->store.reference_pool.high; slot++) {
         enum reference_state state = (enum reference_state)ref_state(engine_reference(e, slot));
 
-        if (alive(k, slot) && state != REF_KEPT && state != REF_MEMBER && state != REF_WILL &&
+        if ((ref_flags(engine_reference(e, slot)) & (REF_ANSWER | REF_DURABLE)) ==
+            (REF_ANSWER | REF_DURABLE))
+            continue;
+        if (alive(k, slot) && state != REF_KEPT && state != REF_MEMBER && state != REF_WILL && state != REF_PASSING &&
             !k->seen[slot])
             fault(k, "reference %u stands in no list", slot);
     }
