@@ -173,8 +173,8 @@ bool pools_holds(const struct engine *e, uint16_t row, uint64_t name, struct wir
     return true;
 }
 
-/* A delivery is given back: over, unless its reply is still owed. A name that stands for nothing is
- * passed over. */
+/* A delivery is given back: over, unless its reply or acknowledgement is still owed. A name that
+ * stands for nothing is passed over. */
 static void release(struct engine *e, uint16_t row, uint64_t name)
 {
     uint32_t slot = pump_named(e, row, name);
@@ -182,7 +182,7 @@ static void release(struct engine *e, uint16_t row, uint64_t name)
 
     if (slot == 0 || (ref_flags(r) & REF_HELD) == 0)
         return;
-    if (ref_flags(r) & REF_REQUEST)
+    if (ref_flags(r) & (REF_REQUEST | REF_ACK))
         engine_change(e, slot, r->word & ~((uint64_t)REF_HELD << 8));
     else
         engine_end(e, slot);
