@@ -802,6 +802,15 @@ void groups_do_without(struct engine *e, uint16_t row)
         be_busy(e, m->group);
 }
 
+bool groups_have_more(const struct engine *e, uint16_t row)
+{
+    for (const struct member *m = e->sessions[row].members; m != NULL; m = m->other) {
+        if (e->groups[m->group].waiting.map != 0)
+            return true;
+    }
+    return false;
+}
+
 static void deal(struct engine *e, uint16_t g)
 {
     const struct group *group = &e->groups[g];

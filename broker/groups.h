@@ -143,6 +143,9 @@ void groups_loaded(struct engine *e, uint16_t g);
 /* There may be something for its members still. */
 void groups_look_again(struct engine *e, uint16_t g);
 
+/* Does anything wait in its groups, that this session may be given when it has room? */
+bool groups_have_more(const struct engine *e, uint16_t row);
+
 /* This session has no room: its groups have other members. */
 void groups_do_without(struct engine *e, uint16_t row);
 

@@ -658,6 +658,8 @@ static int next_batch(struct engine *e, uint16_t i, struct pump_batch *batch)
 
         if (grouped)
             list = choice.list;
+        if (list < 0 && s->kept != BLOCKED_NOT && groups_have_more(e, i))
+            return PUMP_BLOCKED; /* what its groups have waits for the edge still */
         if (list < 0)
             return s->nudge ? next_nudge(e, i, batch) : PUMP_NOTHING;
         outcome = admit(s, (unsigned)list);
