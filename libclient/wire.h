@@ -393,6 +393,11 @@ static inline void wire_patch_tries(uint8_t *frame, uint8_t tries)
     frame[WIRE_AT_TRIES] = tries;
 }
 
+static inline void wire_patch_expiry(uint8_t *frame, uint64_t expiry)
+{
+    wire_store64(frame + WIRE_AT_EXPIRY, expiry);
+}
+
 static inline void wire_patch_number(uint8_t *frame, uint64_t number)
 {
     wire_store64(frame + WIRE_AT_NUMBER, number);
