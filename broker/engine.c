@@ -118,14 +118,16 @@ void engine_tell_grant(struct engine *e, uint16_t row)
 }
 
 /* It is woken when its grant has risen by half a window, and when half of the window is free that
- * it may be waiting for (P5). */
+ * it may be waiting for (P5); but not twice for the same: who waits for its pool says so anew each
+ * time that it was woken, and the two would keep each other awake. */
 static void show_grant(struct engine *e, uint16_t row)
 {
     const struct session *s = &e->sessions[row];
     uint64_t grant = engine_grant(e, row);
 
     board_set(&board_row(e->board, row)->grant, grant);
-    if (grant >= s->told + e->window / 2 || (s->charged <= e->window / 2 && may_be_waiting(e, row)))
+    if (grant >= s->told + e->window / 2 ||
+        (grant > s->told && s->charged <= e->window / 2 && may_be_waiting(e, row)))
         engine_tell_grant(e, row);
 }
 
