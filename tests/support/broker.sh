@@ -4,7 +4,7 @@
 #                                 MQBROKER_INSTANCE names it from here on
 #   broker_stop                   SIGTERM, and its exit status. The script's EXIT trap calls it, so that it ends however the script does
 #   broker_await WHAT COMMAND...  looks until the command succeeds, at most 20 s; fails with WHAT
-#   broker_serves, broker_subscriptions N   such commands: it is alive; it has at least N subscriptions
+#   broker_serves, broker_subscriptions N   such commands: it is alive; it has at least N subscriptions, or members of groups
 #
 # The programs must be in PATH.
 # shellcheck shell=bash
@@ -32,10 +32,11 @@ broker_serves() {
     mqstat --json | grep -q '"alive": *true'
 }
 
-broker_subscriptions() { # at least so many subscriptions exist
-    local n
+broker_subscriptions() { # at least so many subscriptions exist, or members of groups
+    local n members
     n=$(mqstat --json limits | sed -n 's/^ *"subscriptions": *\([0-9]*\),*$/\1/p' | head -n 1)
-    [ "${n:-0}" -ge "$1" ]
+    members=$(mqstat --json groups | sed -n 's/^ *"members": *\([0-9]*\),*$/\1/p' | awk '{ n += $1 } END { print n + 0 }')
+    [ $((${n:-0} + members)) -ge "$1" ]
 }
 
 broker_start() {
