@@ -9,12 +9,16 @@
  * has taken over the same state, and finds the same messages in its queues, sent while it stood
  * still. Where it differs, it is killed somewhere else, which is as good.
  *
- * All clients live in this process, with the same handles from the first kill to the last.
+ * All clients live in this process, with the same handles from the first kill to the last. In one
+ * test they wait for the next broker; in the other they go on while none runs, with what stands in
+ * their queues: so answers come to messages of which the next broker does not know yet that they
+ * went. There the queues are so narrow that batches go by boxes, too.
  *
  * MQB_LONG tries all instructions, else some that are evenly spread. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -35,27 +39,42 @@
 enum {
     WRITERS = 2,
     READERS = 2,
-    LARGE = 3000, /* bytes: in a pool */
+    WORKERS = 2,
+    JOBS = 16,
+    GROUP = READERS, /* the tally's receiver that both workers are */
+    LARGE = 150000,  /* bytes: a pool has room for six, so none may be lost */
     WAIT_MS = 10000,
     STEPS_MAX = 1 << 20,
-    HIT = 4,         /* what meeting a breakpoint costs, in steps */
+    HIT = 4, /* what meeting a breakpoint costs, in steps */
+    SETTLED_BY = 3,
     LOOK_BACK = 512, /* instructions before the one wanted */
 #ifdef __SANITIZE_ADDRESS__
-    SHORT_RUNS = 120,
+    SHORT_RUNS = 60, /* of each test */
 #else
-    SHORT_RUNS = 2000,
+    SHORT_RUNS = 700,
 #endif
 };
+
+/* Reply queues are 464 bytes wide. */
+static const char narrow_config[] =
+    "max_clients = 120; store_size = \"16M\"; references = 8192; topic_rows = 32;\n"
+    "pool_max = \"1M\"; stall_timeout = \"1h\"; poll_usec = 0;\n";
 
 struct cast {
     struct daemon *daemon;
     struct tracer tracer;
     struct mqc *writers[WRITERS];
     struct mqc *readers[READERS];
+    struct mqc *workers[WORKERS];
     struct mqc *server;
     struct mqc *asker;
+    bool restless;               /* they go on while no broker runs */
     struct mqc_message question; /* that the server has yet to answer */
+    struct mqc_message stale;    /* the one before that */
     struct mqc_message held[READERS];
+    struct stamp returned; /* the message that has yet to come back to the group; size 0: none */
+    struct mqc_message jobs[WORKERS][JOBS]; /* that workers have and have not decided about */
+    unsigned n_jobs[WORKERS];
     int64_t asked;    /* the request that this is; 0: none */
     int64_t asking;   /* the one that was sent last */
     int64_t confirm;  /* that is waited for */
@@ -69,6 +88,8 @@ struct cast {
 
 static void everybody_comes(struct cast *c)
 {
+    const struct mqc_group_options patient = {.ack_timeout_ms = 1000 * WAIT_MS};
+
     for (unsigned i = 0; i < READERS; i++) {
         c->readers[i] = daemon_open(c->daemon, NULL, 0);
         assert_int_equal(mqc_subscribe(c->readers[i], i == 0 ? "load/#" : "load/+", 0), 0);
@@ -76,6 +97,12 @@ static void everybody_comes(struct cast *c)
     }
     for (unsigned i = 0; i < WRITERS; i++)
         c->writers[i] = daemon_open(c->daemon, NULL, MQC_PUBLISH_ONLY);
+    for (unsigned i = 0; i < WORKERS; i++) {
+        c->workers[i] = daemon_open(c->daemon, NULL, 0);
+        assert_int_equal(mqc_join(c->workers[i], "work", "load/#", &patient), 0);
+    }
+    c->tally.shared[GROUP] = true;
+    tally_listen(&c->tally, GROUP, true);
     c->server = daemon_open(c->daemon, "server", 0);
     c->asker = daemon_open(c->daemon, NULL, 0);
 }
@@ -89,6 +116,9 @@ static void everybody_goes(struct cast *c)
     }
     for (unsigned i = 0; i < WRITERS; i++)
         mqc_close(c->writers[i]);
+    assert_true(mqc_remove_group(c->workers[0], "work") >= 0);
+    for (unsigned i = 0; i < WORKERS; i++)
+        mqc_close(c->workers[i]);
     mqc_message_free(&c->question);
     mqc_close(c->server);
     mqc_close(c->asker);
@@ -97,39 +127,81 @@ static void everybody_goes(struct cast *c)
 static int64_t publish(struct cast *c, unsigned writer, unsigned priority, uint32_t size,
                        unsigned flags)
 {
-    uint8_t payload[LARGE];
+    static uint8_t payload[LARGE];
     const struct stamp stamp = {.publisher = writer,
                                 .stream = priority,
                                 .number = tally_send(&c->tally, writer, priority),
                                 .size = size};
-    const struct mqc_publication p = {
-        .topic = "load/a", .payload = payload, .size = size, .priority = priority, .flags = flags};
+    const struct mqc_publication p = {.topic = "load/a",
+                                      .payload = payload,
+                                      .size = size,
+                                      .priority = priority,
+                                      .flags = flags | MQC_NOWAIT};
     int64_t r;
 
     stamp_fill(payload, &stamp);
     r = mqc_publish_with(c->writers[writer], &p);
-    assert_true(r >= 0);
+    if (r < 0)
+        tally_wrong(&c->tally, "no room to publish: what was given back did not come back");
     return r;
+}
+
+static void answer(struct cast *c, struct mqc_message *question, const char *text)
+{
+    assert_int_equal(mqc_reply(c->server, question, text, strlen(text)), 0);
+    mqc_message_free(question);
+    *question = (struct mqc_message){0};
+}
+
+/* All is done but the urgent one, which is given back the first time. */
+static void decide(struct cast *c, unsigned worker)
+{
+    for (; c->n_jobs[worker] > 0; c->n_jobs[worker]--) {
+        struct mqc_message *m = &c->jobs[worker][c->n_jobs[worker] - 1];
+
+        if (m->attempt == 1 && m->priority == 28) {
+            assert_true(stamp_read(m->payload, m->size, &c->returned));
+            assert_int_equal(mqc_nack(c->workers[worker], m, 0), 0);
+        } else {
+            assert_int_equal(mqc_ack(c->workers[worker], m), 0);
+        }
+        mqc_message_free(m);
+    }
+    assert_int_equal(mqc_flush(c->workers[worker]), 0);
 }
 
 /* What the broker finds when it goes on. Nothing here waits for it. */
 static void they_talk(struct cast *c)
 {
+    static uint8_t unheard[LARGE];
     const struct mqc_publication kept = {
         .topic = "kept", .payload = "this", .size = 4, .priority = 8, .flags = MQC_RETAIN};
+    const struct mqc_publication lost = {.topic = "nobody",
+                                         .payload = unheard,
+                                         .size = sizeof(unheard),
+                                         .priority = 8,
+                                         .flags = MQC_NOWAIT};
     const struct mqc_publication question = {
         .topic = "@server", .payload = "?", .size = 1, .priority = 16};
 
     for (unsigned i = 0; i < READERS; i++)
         mqc_message_free(&c->held[i]); /* a large one goes back by its ring */
+    for (unsigned i = 0; i < WORKERS; i++)
+        decide(c, i);
     publish(c, 0, 8, 64, 0);
     publish(c, 1, 28, 64, 0);
     publish(c, 0, 8, LARGE, 0);
     c->confirm = publish(c, 1, 16, 300, MQC_CONFIRM);
     assert_true(mqc_publish_with(c->writers[0], &kept) >= 0);
-    if (c->asked > 0)
-        assert_int_equal(mqc_reply(c->server, &c->question, "!", 1), 0);
-    mqc_message_free(&c->question);
+    if (mqc_publish_with(c->writers[1], &lost) < 0)
+        tally_wrong(&c->tally, "no room to publish: what nobody heard did not come back");
+    if (c->stale.number != 0) /* a second time: its name may be another's by now */
+        answer(c, &c->stale, "stale");
+    if (c->question.number != 0) {
+        c->stale = (struct mqc_message){
+            .number = c->question.number, .priority = c->question.priority, .flags = MQC_M_REQUEST};
+        answer(c, &c->question, "!");
+    }
     c->asking = mqc_request_send(c->asker, &question, 1000 * WAIT_MS);
     assert_true(c->asking > 0);
 }
@@ -142,19 +214,20 @@ static void note_wait(struct cast *c)
         c->wait = wait;
 }
 
-static int receive(struct cast *c, struct mqc *client, struct mqc_message *m)
+static bool receive(struct cast *c, struct mqc *client, struct mqc_message *m, int wait_ms)
 {
-    int r = mqc_receive(client, m, WAIT_MS);
+    bool came = mqc_receive(client, m, wait_ms) == 0;
 
-    note_wait(c);
-    return r;
+    if (came && wait_ms > 0)
+        note_wait(c);
+    return came;
 }
 
-static void read_all(struct cast *c, unsigned i)
+static void read_all(struct cast *c, unsigned i, int wait_ms)
 {
     struct mqc_message m;
 
-    while (tally_open(&c->tally, i) > 0 && receive(c, c->readers[i], &m) == 0) {
+    while (tally_open(&c->tally, i) > 0 && receive(c, c->readers[i], &m, wait_ms)) {
         tally_receive(&c->tally, i, m.payload, m.size);
         if (m.size < LARGE) {
             mqc_message_free(&m);
@@ -163,26 +236,83 @@ static void read_all(struct cast *c, unsigned i)
             c->held[i] = m;
         }
     }
-    tally_settle(&c->tally, i);
 }
 
-/* Everybody gets what is for it. */
-static void they_listen(struct cast *c)
+/* One for both workers, who decide later. */
+static void take_job(struct cast *c, unsigned worker, const struct mqc_message *m)
+{
+    struct stamp stamp = {0};
+
+    if (m->attempt == 1) {
+        tally_receive(&c->tally, GROUP, m->payload, m->size);
+    } else if (m->attempt == 2 && stamp_read(m->payload, m->size, &stamp) &&
+               memcmp(&stamp, &c->returned, sizeof(stamp)) == 0) {
+        c->returned = (struct stamp){0};
+    } else {
+        tally_wrong(&c->tally, "the group was given message %u, priority %u in attempt %u",
+                    stamp.number, stamp.stream, m->attempt);
+    }
+    assert_true(c->n_jobs[worker] < JOBS);
+    c->jobs[worker][c->n_jobs[worker]++] = *m;
+}
+
+static void work_all(struct cast *c, int wait_ms)
+{
+    uint64_t begun = patience_now();
+
+    while (tally_open(&c->tally, GROUP) > 0 || c->returned.size > 0) {
+        bool came = false;
+
+        for (unsigned i = 0; i < WORKERS; i++) {
+            struct mqc_message m;
+
+            if (receive(c, c->workers[i], &m, wait_ms > 0)) {
+                take_job(c, i, &m);
+                came = true;
+            }
+        }
+        if (!came && patience_now() - begun >= (uint64_t)wait_ms)
+            return;
+    }
+}
+
+static void take_reply(struct cast *c, int wait_ms)
 {
     struct mqc_message m;
 
+    if (c->asked == 0 || !receive(c, c->asker, &m, wait_ms))
+        return;
+    if ((int64_t)m.number != c->asked || m.size != 1)
+        tally_wrong(&c->tally, "request %lld had the reply of another", (long long)c->asked);
+    c->asked = 0;
+    mqc_message_free(&m);
+}
+
+/* Everybody takes what is for it; and waits for it so long. */
+static void they_listen(struct cast *c, int wait_ms)
+{
     for (unsigned i = 0; i < READERS; i++)
-        read_all(c, i);
+        read_all(c, i, wait_ms);
+    work_all(c, wait_ms);
+    take_reply(c, wait_ms);
+    if (c->question.number == 0)
+        receive(c, c->server, &c->question, wait_ms);
+}
+
+/* Everybody has had everything. */
+static void expect_all(struct cast *c)
+{
+    for (unsigned i = 0; i <= GROUP; i++)
+        tally_settle(&c->tally, i);
     if (mqc_confirm_wait(c->writers[1], c->confirm, WAIT_MS) != 0)
         tally_wrong(&c->tally, "publish %lld was not confirmed", (long long)c->confirm);
     note_wait(c);
-    if (c->asked > 0) {
-        if (receive(c, c->asker, &m) != 0 || (int64_t)m.number != c->asked || m.size != 1)
-            tally_wrong(&c->tally, "request %lld had no reply, or another's", (long long)c->asked);
-        mqc_message_free(&m);
-    }
-    if (receive(c, c->server, &c->question) != 0)
+    if (c->asked != 0)
+        tally_wrong(&c->tally, "request %lld had no reply", (long long)c->asked);
+    if (c->question.number == 0)
         tally_wrong(&c->tally, "a request did not come");
+    if (c->returned.size > 0)
+        tally_wrong(&c->tally, "message %u did not come back to the group", c->returned.number);
     c->asked = c->asking;
 }
 
@@ -316,52 +446,77 @@ static void kill_and_look(struct cast *c, struct proof *p)
     c->killed = proof_now();
     c->wait = 0;
     tracer_kill(&c->tracer);
+    if (c->restless)
+        they_listen(c, 0);
     start(c);
-    they_listen(c);
+    they_listen(c, WAIT_MS);
+    expect_all(c);
     let_it_sleep(c);
     expect_quiet(c, p->points);
     proof_add(p, &c->tally.figures, c->wait);
     c->tally.figures = (struct tally_figures){0};
 }
 
+static void kill_at_each(struct cast *c, const char *what)
+{
+    struct proof *p = calloc(1, sizeof(*p));
+    unsigned stride, elsewhere = 0;
+    struct way way;
+
+    assert_non_null(p);
+    start(c);
+    everybody_comes(c);
+    let_it_sleep(c);
+    for (unsigned i = 0; i < SETTLED_BY;
+         i++) { /* the first ones find a store that has yet to grow */
+        they_talk(c);
+        kill_and_look(c, p);
+        c->settled = 0;
+    }
+    they_talk(c);
+    record(c, &way);
+    kill_and_look(c, p);
+    *p = (struct proof){0};
+    stride = proof_stride(way.n, SHORT_RUNS);
+    for (unsigned k = 0; k < way.n; k += stride) {
+        they_talk(c);
+        elsewhere += !go_to(c, &way, k);
+        kill_and_look(c, p);
+    }
+    proof_report(p, what, "kills");
+    printf("(a way of %u instructions; in %u runs it was another one)\n", way.n, elsewhere);
+    tracer_release(&c->tracer);
+    everybody_goes(c);
+    free(way.places);
+    free(way.nth);
+    free(p);
+}
+
 static void K_killed_at_each_instruction(void **state)
 {
     static struct cast c;
-    static struct proof p;
-    unsigned stride, elsewhere = 0;
-    struct way way;
 
     c.daemon = *state;
     c.daemon->program = getenv("MQB_BROKER"); /* one with a fault planted in it, say */
     daemon_configure(c.daemon, scenario_config);
-    start(&c);
-    everybody_comes(&c);
-    they_talk(&c);
-    they_listen(&c);
-    let_it_sleep(&c);
-    they_talk(&c);
-    kill_and_look(&c, &(struct proof){0}); /* what follows has been adopted, each time */
-    they_talk(&c);
-    record(&c, &way);
-    kill_and_look(&c, &(struct proof){0});
-    stride = proof_stride(way.n, SHORT_RUNS);
-    for (unsigned k = 0; k < way.n; k += stride) {
-        they_talk(&c);
-        elsewhere += !go_to(&c, &way, k);
-        kill_and_look(&c, &p);
-    }
-    proof_report(&p, "at an instruction", "kills");
-    printf("(a way of %u instructions; in %u runs it was another one)\n", way.n, elsewhere);
-    tracer_release(&c.tracer);
-    everybody_goes(&c);
-    free(way.places);
-    free(way.nth);
+    kill_at_each(&c, "at an instruction");
+}
+
+static void K3_killed_at_each_instruction_while_clients_go_on(void **state)
+{
+    static struct cast c = {.restless = true};
+
+    c.daemon = *state;
+    c.daemon->program = getenv("MQB_BROKER");
+    daemon_configure(c.daemon, narrow_config);
+    kill_at_each(&c, "at an instruction, clients going on");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TRACER_TEST(K_killed_at_each_instruction),
+        TRACER_TEST(K3_killed_at_each_instruction_while_clients_go_on),
     };
 
     if (!tracer_is_allowed())

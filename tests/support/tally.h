@@ -39,6 +39,7 @@ struct tally {
     uint32_t sent[TALLY_PUBLISHERS][TALLY_STREAMS];
     struct tally_stream receivers[TALLY_RECEIVERS][TALLY_PUBLISHERS][TALLY_STREAMS];
     bool listens[TALLY_RECEIVERS];
+    bool shared[TALLY_RECEIVERS]; /* it is the members of a group: they are promised no order */
 };
 
 /* The receiver gets everything from now on; or nothing more. What it should have had by then is
