@@ -18,11 +18,15 @@
 #include "tests/support/daemon.h"
 #include "tests/support/patience.h"
 #include "tests/support/tool.h"
+#include "tools/bench-folder.h"
+
+enum { LARGE = 300000 };
 
 /* Few and shallow queues: their memory is accounted per user, and other things run. */
 static const char small[] = "max_clients = 4;\nqueue_depth = 4;\npool_max = \"1M\";\n";
 
 static struct tool ctl, other;
+static struct folder journal; /* of the broker, if the test gives it one */
 
 static int setup(void **state)
 {
@@ -38,6 +42,7 @@ static int teardown(void **state)
 {
     tool_discard(&ctl);
     tool_discard(&other);
+    folder_remove(&journal);
     return daemon_teardown(state);
 }
 
@@ -71,6 +76,29 @@ static struct mqc *make_orders(const struct daemon *d, const struct mqc_group_op
     assert_int_equal(mqc_join(client, "orders", "orders/#", options), 0);
     assert_int_equal(mqc_leave(client, "orders"), 0);
     return client;
+}
+
+static void start_with_journal(struct daemon *d)
+{
+    char config[512];
+
+    assert_int_equal(folder_make(&journal, "/tmp"), 0);
+    snprintf(config, sizeof config,
+             "%sjournal = \"%s\";\njournal_segment = \"1M\";\njournal_size = \"8M\";\n", small,
+             journal.path);
+    daemon_start(d, config);
+}
+
+/* A payload that lies in a pool, and not in memory once it is in the journal. */
+static char *large_payload(void)
+{
+    char *payload = malloc(LARGE + 1);
+
+    assert_non_null(payload);
+    for (int i = 0; i < LARGE; i++)
+        payload[i] = (char)('a' + (i * 7 + i / 1000) % 26);
+    payload[LARGE] = '\0';
+    return payload;
 }
 
 static void publish(struct mqc *client, const char *payload, unsigned priority)
@@ -236,24 +264,70 @@ static void peek_needs_no_answer_and_no_living_broker(void **state)
 
 static void peek_reads_large_payloads_from_where_they_lie(void **state)
 {
-    enum { SIZE = 300000 };
-    char *payload = malloc(SIZE + 1);
+    char *payload = large_payload();
     struct mqc *client;
 
-    assert_non_null(payload);
-    for (int i = 0; i < SIZE; i++)
-        payload[i] = (char)('a' + (i * 7 + i / 1000) % 26);
-    payload[SIZE] = '\0';
     daemon_start(*state, small);
     client = make_orders(*state, NULL);
     publish(client, payload, 8);
     assert_int_equal(CTL("peek", "orders", "-F", "%p"), 0);
-    assert_int_equal(ctl.size, SIZE + 1);
-    assert_memory_equal(ctl.text, payload, SIZE);
+    assert_int_equal(ctl.size, LARGE + 1);
+    assert_memory_equal(ctl.text, payload, LARGE);
     mqc_close(client); /* its pool stays while it is needed */
     assert_int_equal(CTL("peek", "orders", "-F", "%p"), 0);
-    assert_memory_equal(ctl.text, payload, SIZE);
+    assert_memory_equal(ctl.text, payload, LARGE);
     free(payload);
+}
+
+static void peek_reads_the_journal_of_a_broker_that_lives_or_is_dead(void **state)
+{
+    const struct mqc_group_options durable = {.flags = MQC_DURABLE};
+    struct daemon *d = *state;
+    char *payload = large_payload();
+    struct mqc *client;
+
+    start_with_journal(d);
+    client = make_orders(d, &durable);
+    publish(client, "small", 9);
+    publish(client, payload, 8);
+    PATIENCE_UNTIL(board_get(&board_group(daemon_board(d), 0)->on_disk) == 1);
+    assert_int_equal(CTL("peek", "orders", "-F", "%p"), 0);
+    assert_string_equal(ctl.errors, "");
+    assert_int_equal(ctl.size, 6 + LARGE + 1);
+    assert_memory_equal(ctl.text + 6, payload, LARGE);
+    daemon_kill(d);
+    expect_peek("orders", "9 small\n");
+    assert_string_equal(ctl.errors, "mqctl: orders: 1 message is on disk, and not shown: say with "
+                                    "--journal where the journal is\n");
+    assert_int_equal(CTL("peek", "orders", "--journal", journal.path, "-F", "%p"), 0);
+    assert_string_equal(ctl.errors, "");
+    assert_int_equal(ctl.size, 6 + LARGE + 1);
+    assert_memory_equal(ctl.text + 6, payload, LARGE);
+    daemon_restart(d);
+    mqc_close(client);
+    free(payload);
+}
+
+static void a_durable_group_is_marked_and_stays_until_it_is_removed(void **state)
+{
+    const struct mqc_group_options durable = {.flags = MQC_DURABLE};
+    struct daemon *d = *state;
+    struct mqc *client;
+
+    start_with_journal(d);
+    client = make_orders(d, &durable);
+    publish(client, "a", 8);
+    mqc_close(client);
+    assert_int_equal(daemon_stop(d), 0);
+    daemon_restart(d); /* on nothing but the journal */
+    assert_int_equal(CTL("groups"), 0);
+    assert_non_null(strstr(ctl.text, "  orders (durable)\n"));
+    expect_peek("orders", "8 a\n");
+    assert_int_equal(CTL("remove", "orders", "--force"), 0);
+    assert_string_equal(ctl.text, "orders: removed, with 1 message\n");
+    assert_int_equal(daemon_stop(d), 0);
+    daemon_restart(d);
+    assert_int_equal(CTL("peek", "orders"), 1);
 }
 
 static void peek_wants_the_journal_that_was_said(void **state)
@@ -526,6 +600,8 @@ int main(void)
         TEST(peek_shows_ten_and_says_how_many_more_there_are),
         TEST(peek_needs_no_answer_and_no_living_broker),
         TEST(peek_reads_large_payloads_from_where_they_lie),
+        TEST(peek_reads_the_journal_of_a_broker_that_lives_or_is_dead),
+        TEST(a_durable_group_is_marked_and_stays_until_it_is_removed),
         TEST(peek_wants_the_journal_that_was_said),
         TEST(peek_says_that_there_is_no_such_group),
         TEST(dead_letters_are_shown_and_given_back),

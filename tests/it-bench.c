@@ -467,6 +467,26 @@ static void priority_loses_neither_urgent_nor_flood(void **state)
     json_decref(whole);
 }
 
+static void durable_messages_are_confirmed_and_all_there(void **state)
+{
+    (void)state;
+    json_t *whole =
+        FIGURES("durable", "--count", "100", "--repeat", "1", "--baseline", "--directory", "/tmp");
+
+    for (size_t i = 0; i < 4; i++) {
+        static const char *const keys[] = {"durable_1", "file_1", "durable_128", "file_128"};
+
+        assert_true(figure(whole, keys[i], "confirmed") == 100);
+        assert_true(figure(whole, keys[i], "lost") == 0);
+        assert_true(figure(whole, keys[i], "messages_per_second") > 0);
+    }
+    json_decref(whole);
+    whole = FIGURES("durable", "--count", "100", "--repeat", "1", "--outstanding", "7", "--sync",
+                    "never", "--directory", "/tmp");
+    assert_true(figure(whole, "durable", "confirmed") == 100);
+    json_decref(whole);
+}
+
 static void a_table_is_printed_for_people(void **state)
 {
     (void)state;
@@ -701,6 +721,7 @@ int main(void)
         cmocka_unit_test(a_duration_ends_a_run_without_a_count),
         cmocka_unit_test(latency_makes_the_round_trips_it_was_asked_for),
         cmocka_unit_test(priority_loses_neither_urgent_nor_flood),
+        cmocka_unit_test(durable_messages_are_confirmed_and_all_there),
         cmocka_unit_test(a_table_is_printed_for_people),
         cmocka_unit_test(a_running_broker_is_used_and_left_running),
         cmocka_unit_test(filters_are_as_many_as_asked_for),

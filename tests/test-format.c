@@ -14,16 +14,22 @@
 
 static const struct timespec when = {.tv_sec = 1700000000, .tv_nsec = 123456789};
 
-static char *print(const struct format *format, const struct mqc_message *message)
+static char *print_dated(const struct format *format, const struct mqc_message *message,
+                         const struct timespec *date)
 {
     char *text = NULL;
     size_t size;
     FILE *out = open_memstream(&text, &size);
 
     assert_non_null(out);
-    assert_int_equal(format_print(format, message, 7, &when, out), 0);
+    assert_int_equal(format_print(format, message, 7, date, out), 0);
     assert_int_equal(fclose(out), 0);
     return text;
+}
+
+static char *print(const struct format *format, const struct mqc_message *message)
+{
+    return print_dated(format, message, &when);
 }
 
 static void expect(const struct format *format, const struct mqc_message *message,
@@ -100,6 +106,18 @@ static void an_unknown_escape_is_pointed_to(void **state)
     assert_true(format_valid("%t%p%x%X%l%P%r%R%A%n%I%U%j%%\\n\\t\\r\\0\\e\\\\", &bad));
     assert_true(format_valid("", &bad));
     assert_true(format_valid(FORMAT_PAYLOAD FORMAT_VERBOSE FORMAT_JSON, &bad));
+}
+
+static void a_time_that_is_not_known_is_a_dash_or_null(void **state)
+{
+    char *text = print_dated(&(struct format){.text = "%I %U"}, &plain, NULL);
+
+    (void)state;
+    assert_string_equal(text, "- -");
+    free(text);
+    text = print_dated(&(struct format){.text = FORMAT_JSON}, &plain, NULL);
+    assert_int_equal(strncmp(text, "{\"time\":null,", 13), 0);
+    free(text);
 }
 
 /* ---- Any bytes ---- */
@@ -285,6 +303,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_escape_writes_its_part),
+        cmocka_unit_test(a_time_that_is_not_known_is_a_dash_or_null),
         cmocka_unit_test(an_escaped_zero_is_a_zero_byte),
         cmocka_unit_test(an_unknown_escape_is_pointed_to),
         cmocka_unit_test(a_pipe_gets_the_payload_byte_for_byte),

@@ -105,16 +105,20 @@ static void iso_time(const struct timespec *when, char out[ISO_SIZE])
 
 static int put_iso_time(const struct event *e)
 {
-    char time[ISO_SIZE];
+    char time[ISO_SIZE] = "-";
 
-    iso_time(e->when, time);
+    if (e->when != NULL)
+        iso_time(e->when, time);
     fputs(time, e->out);
     return 0;
 }
 
 static int put_unix_time(const struct event *e)
 {
-    fprintf(e->out, "%lld.%09ld", (long long)e->when->tv_sec, e->when->tv_nsec);
+    if (e->when != NULL)
+        fprintf(e->out, "%lld.%09ld", (long long)e->when->tv_sec, e->when->tv_nsec);
+    else
+        fputc('-', e->out);
     return 0;
 }
 
@@ -142,8 +146,9 @@ static int put_json(const struct event *e)
     char time[ISO_SIZE];
     bool whole;
 
-    iso_time(e->when, time);
-    json_object_set_new(object, "time", json_string(time));
+    if (e->when != NULL)
+        iso_time(e->when, time);
+    json_object_set_new(object, "time", e->when != NULL ? json_string(time) : json_null());
     json_object_set_new(object, "topic", text_json(message->topic, strlen(message->topic)));
     json_object_set_new(object, "priority", json_integer(message->priority));
     json_object_set_new(object, "retained", json_boolean((message->flags & MQC_M_RETAINED) != 0));

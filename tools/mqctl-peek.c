@@ -36,7 +36,8 @@ enum { COUNT = 10, TRIES = 100 };
 static const struct options_entry entries[] = {
     {'n', "count", "COUNT", "at most so many (default: 10)"},
     {'F', "format", "FORMAT",
-     "as mqsub has it; %I is when it was published\n(default: '" FORMAT "')"},
+     "as mqsub has it; %I is when it was published, '-' if\nthat is not known (default: '" FORMAT
+     "')"},
     {KEY_JSON, "json", NULL, "an object a line, as mqsub --json"},
     {KEY_JOURNAL, "journal", "DIRECTORY",
      "the broker's setting of that name, if it does not run\nand has durable messages"},
@@ -246,9 +247,11 @@ static struct timespec date_of(uint64_t born)
     return when;
 }
 
+/* The journal does not say when a message was published. */
 static void print(struct peeker *p, const struct copy *copy, const struct wire_frame *frame,
                   unsigned tries)
 {
+    const bool dated = copy->record.bytes == NULL;
     const struct timespec when = date_of(copy->born);
     const struct mqc_message message = {
         .topic = frame->text,
@@ -261,7 +264,7 @@ static void print(struct peeker *p, const struct copy *copy, const struct wire_f
     };
 
     p->n_shown++;
-    if (format_print(&p->format, &message, p->n_shown, &when, stdout) < 0)
+    if (format_print(&p->format, &message, p->n_shown, dated ? &when : NULL, stdout) < 0)
         errx(EXIT_FAILURE, "no memory");
 }
 

@@ -67,8 +67,8 @@
 
 /* Words of struct board_journal; its counters are BOARD_JOURNAL. */
 #define SNAPSHOT_JOURNAL(X)                                                                        \
-    X(size, GAUGE, "bytes", "what its segments take on the disk")                                  \
-    X(size_max, GAUGE, "bytes", "how much they may take")                                          \
+    X(size, GAUGE, "bytes", "what the segments take that are in use")                              \
+    X(size_max, GAUGE, "bytes", "how much all of them may take")                                   \
     X(live, GAUGE, "bytes", "what is needed of that")                                              \
     X(segments, GAUGE, "segments", "files that it is made of")                                     \
     X(full, GAUGE, "flag", "1 while it has no room, and durable messages are refused")             \
