@@ -941,7 +941,7 @@ static void mqpub_and_mqsub_leave_wills(void **state)
 
 static void wrong_usage_of_groups_and_wills_exits_2(void **state)
 {
-    static const char *const wrong[][8] = {
+    static const char *const wrong[][9] = {
         {"mqsub", "-t", "a", "--durable"},
         {"mqsub", "-t", "a", "--prefetch", "3"},
         {"mqsub", "-g", "a", "-g", "b"},
