@@ -115,6 +115,7 @@ static int decide(struct mqc *c, struct mqc_message *message, enum acks_decision
                   unsigned delay_ms)
 {
     struct acks *acks;
+    uint64_t now;
     int r = client_check(c);
 
     if (r < 0)
@@ -128,8 +129,11 @@ static int decide(struct mqc *c, struct mqc_message *message, enum acks_decision
         return r;
     acks_add(acks, message->number, decision, delay_ms);
     message->acknowledge = 0;
-    if (acks_due(acks, client_monotonic()))
+    now = client_monotonic();
+    if (acks_due(acks, now))
         client_flush(c, 0); /* what there is no room for stays gathered */
+    if (acks->n > 0)
+        client_wake_within(c, now, ACKS_GATHER_NS);
     return 0;
 }
 

@@ -170,23 +170,44 @@ static bool requests_ran_out(struct mqc *c)
     return requests->n_open > 0 && requests_expire(requests, client_boottime());
 }
 
-/* Wake the caller's loop for what comes by itself: a copy that has to be asked for again, idle
- * mappings to be looked after. */
-static void set_timer(struct mqc *c)
+/* The next moment at which something is to be done that nobody brings; 0: there is none. */
+static uint64_t next_moment(const struct mqc *c)
 {
     uint64_t due = client_maps_due(c);
-    struct itimerspec moment = {0};
+    uint64_t acks_due;
 
     if (c->copy_due != 0 && c->copy_due < due)
         due = c->copy_due;
-    if (due == CLIENT_FOREVER)
-        due = 0;
-    if (c->timer_fd < 0 || due == c->timer_due)
+    if (c->session.acks.n > 0) {
+        acks_due = client_monotonic() + ACKS_GATHER_NS;
+        if (acks_due < due)
+            due = acks_due;
+    }
+    return due == CLIENT_FOREVER ? 0 : due;
+}
+
+/* Wake the caller's loop for what comes by itself: a copy that has to be asked for again, idle
+ * mappings to be looked after, decisions that gather. */
+static void set_timer(struct mqc *c)
+{
+    uint64_t due;
+    struct itimerspec moment = {0};
+
+    if (c->timer_fd < 0)
+        return;
+    due = next_moment(c);
+    if (due == c->timer_due)
         return;
     moment.it_value.tv_sec = (time_t)(due / 1000000000);
     moment.it_value.tv_nsec = (long)(due % 1000000000);
     if (timerfd_settime(c->timer_fd, TFD_TIMER_ABSTIME, &moment, NULL) == 0)
         c->timer_due = due;
+}
+
+void client_wake_within(struct mqc *c, uint64_t now, uint64_t span)
+{
+    if (c->timer_fd >= 0 && (c->timer_due == 0 || c->timer_due > now + span))
+        set_timer(c);
 }
 
 /* Nothing stands, and the caller does not wait: what is gathered goes out as far as there is room.

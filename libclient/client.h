@@ -290,6 +290,10 @@ int client_check_filter(const char *filter, size_t size);
 void client_fill(struct mqc_message *message, const struct wire_frame *frame,
                  struct inbox_batch *batch, const struct client_payload *payload);
 
+/* Something is to be done within this span that no message brings: a caller's own loop is to be
+ * woken for it. */
+void client_wake_within(struct mqc *c, uint64_t now, uint64_t span);
+
 /* ---- client-error.c ---- */
 
 /* Keep a sentence for mqc_last_error() and return `error`. The second takes one that lives for

@@ -346,7 +346,8 @@ MQC_API int mqc_leave(struct mqc *client, const char *group);
  *
  * Decisions gather in the handle for a moment. They go out when 64 have; with the next one, if a
  * millisecond has passed since some did; by mqc_flush() and any call that waits, also a
- * mqc_receive() that finds nothing; and by mqc_close(). What was published before one of them goes
+ * mqc_receive() that finds nothing (who has asked for mqc_fd() is woken for it); and by
+ * mqc_close(). What was published before one of them goes
  * before it, as far as there is room; who must not lose it confirms it first. The broker answers
  * none of them: one that comes too late, when the message is another member's already, does
  * nothing. They wait only when 64 have gathered and the broker's urgent request queue is full.

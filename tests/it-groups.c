@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -842,6 +843,23 @@ static void mqsub_writes_then_acknowledges(void **state)
     mqc_close(client);
 }
 
+static void mqsub_does_not_acknowledge_what_it_could_not_write(void **state)
+{
+    struct daemon *d = *state;
+    struct mqc *client;
+    int status;
+
+    daemon_start(d, small);
+    client = member(d, NULL, NULL);
+    must(mqc_leave(client, "g"));
+    publish(client, "x");
+    status = system(MQB_BIN_DIR "/mqsub -g g -C 1 >/dev/full 2>&1");
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    must(mqc_join(client, "g", NULL, NULL));
+    expect_and_ack(client, "x", 1);
+    mqc_close(client);
+}
+
 static void mqsub_does_what_the_exit_status_says(void **state)
 {
     struct daemon *d = *state;
@@ -994,6 +1012,7 @@ int main(void)
         TEST(who_is_kicked_hears_it_and_so_do_the_heirs),
         TEST(a_will_survives_the_broker),
         TEST(mqsub_writes_then_acknowledges),
+        TEST(mqsub_does_not_acknowledge_what_it_could_not_write),
         TEST(mqsub_does_what_the_exit_status_says),
         TEST(mqsub_waits_for_its_command_before_it_leaves),
         TEST(mqpub_and_mqsub_leave_wills),

@@ -450,6 +450,25 @@ static void they_stay_until_there_is_room(void **state)
     expect_names(t, find_acks(t), ACKS_MAX);
 }
 
+static void P10_a_loop_of_the_callers_is_woken_to_send_them(void **state)
+{
+    struct test *t = *state;
+    struct pollfd loop = {.fd = mqc_fd(t->c), .events = POLLIN};
+    struct mqc_message m;
+
+    deliver(t, 1, 0);
+    receive(t, &m);
+    fill(t, 31);
+    assert_int_equal(mqc_ack(t->c, &m), 0);
+    mqc_message_free(&m);
+    atomic_store(&t->s->paused, false);
+    stand_in_await(t->s, STAND_IN_DEPTH);
+    assert_int_equal(poll(&loop, 1, 10000), 1);
+    expect_nothing(t);
+    expect_names(t, find_acks(t), 1);
+    assert_int_equal(poll(&loop, 1, 0), 0);
+}
+
 static void *publish_one(void *argument)
 {
     struct test *t = argument;
@@ -640,6 +659,7 @@ int main(void)
         TEST(what_was_published_before_goes_first),
         TEST(unless_there_is_no_room_for_it),
         TEST(they_stay_until_there_is_room),
+        TEST(P10_a_loop_of_the_callers_is_woken_to_send_them),
         TEST(P6_who_waits_for_room_acknowledges_meanwhile),
         TEST(an_expired_one_goes_back_and_is_not_reported),
         TEST(a_request_out_of_a_group_is_answered_by_its_name),
