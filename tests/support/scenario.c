@@ -28,6 +28,9 @@ enum {
     MORTAL = WRITERS, /* publishes too, as the one that dies */
     READER = 0,       /* receivers */
     OTHER = 1,
+    GROUP = 2, /* whose members are the workers */
+    WORKERS = 2,
+    JOBS = 14,
     PRIORITIES = 4,
     LARGE = 20000, /* bytes: in a pool */
     MIDDLING = 700,
@@ -49,6 +52,7 @@ struct cast {
     struct actor *self;
     struct mqc *writers[WRITERS];
     struct mqc *receivers[2];
+    struct mqc *workers[WORKERS];
     struct mqc *server;
     struct mqc *asker;
 };
@@ -382,6 +386,106 @@ static void they_keep(struct cast *c)
     leave(c, late);
 }
 
+/* What becomes of a group's messages: the first is given back once, the second is given up. */
+struct jobs {
+    struct stamp returned, rejected; /* of size 0: not yet */
+    bool came_back;
+    unsigned n;
+};
+
+static void do_job(struct cast *c, struct jobs *jobs, struct mqc *worker, struct mqc_message *m)
+{
+    struct tally *t = &c->s->tally;
+    struct stamp stamp = {0};
+
+    stamp_read(m->payload, m->size, &stamp);
+    if (m->attempt == 1) {
+        tally_receive(t, GROUP, m->payload, m->size);
+        jobs->n++;
+    } else if (m->attempt == 2 && !jobs->came_back &&
+               memcmp(&stamp, &jobs->returned, sizeof(stamp)) == 0) {
+        jobs->came_back = true;
+    } else {
+        tally_wrong(t, "the group was given message %u, priority %u in attempt %u", stamp.number,
+                    stamp.stream, m->attempt);
+    }
+    if (m->attempt == 1 && jobs->n == 1) {
+        jobs->returned = stamp;
+        ACTOR_REQUIRE(mqc_nack(worker, m, 0) == 0);
+    } else if (m->attempt == 1 && jobs->n == 2) {
+        jobs->rejected = stamp;
+        ACTOR_REQUIRE(mqc_reject(worker, m) == 0);
+    } else {
+        ACTOR_REQUIRE(mqc_ack(worker, m) == 0);
+    }
+    mqc_message_free(m);
+}
+
+/* Both workers, until all is done. */
+static void do_jobs(struct cast *c, struct jobs *jobs)
+{
+    uint64_t begun = proof_now();
+
+    while ((tally_open(&c->s->tally, GROUP) > 0 || !jobs->came_back) &&
+           proof_now() - begun < QUIET_MS * UINT64_C(1000000)) {
+        for (unsigned i = 0; i < WORKERS; i++) {
+            struct mqc_message m;
+
+            if (TIMED(c->s, mqc_receive(c->workers[i], &m, 1)) == 0)
+                do_job(c, jobs, c->workers[i], &m);
+        }
+    }
+    if (!jobs->came_back)
+        tally_wrong(&c->s->tally, "what was given back to the group did not come back");
+    tally_settle(&c->s->tally, GROUP);
+}
+
+static void read_dead_letter(struct cast *c, const struct stamp *expected)
+{
+    struct mqc *late = join(c->s, NULL, 0);
+    struct stamp stamp = {0};
+    struct mqc_message m;
+
+    INSIST(c->s, mqc_join(late, "$dead/work", NULL, NULL));
+    INSIST(c->s, mqc_receive(late, &m, QUIET_MS));
+    if (!stamp_read(m.payload, m.size, &stamp) || memcmp(&stamp, expected, sizeof(stamp)) != 0)
+        tally_wrong(&c->s->tally, "another message than the rejected one is a dead letter");
+    ACTOR_REQUIRE(mqc_ack(late, &m) == 0);
+    mqc_message_free(&m);
+    leave(c, late);
+}
+
+/* A group with two workers, who decide in all ways that there are. */
+static void they_work(struct cast *c)
+{
+    const struct mqc_group_options patient = {.prefetch = 3, .ack_timeout_ms = 1000000};
+    struct jobs jobs = {0};
+    int64_t left;
+
+    for (unsigned i = 0; i < WORKERS; i++) {
+        c->workers[i] = join(c->s, NULL, 0);
+        INSIST(c->s, mqc_join(c->workers[i], "work", "load/a", &patient));
+    }
+    c->s->tally.shared[GROUP] = true;
+    tally_listen(&c->s->tally, GROUP, true);
+    for (unsigned i = 0; i < JOBS; i++)
+        publish(c, i % WRITERS, priorities[i / 4 % PRIORITIES], i % 5 == 3 ? LARGE : 64,
+                i == JOBS - 1);
+    INSIST(c->s, mqc_flush(c->writers[1]));
+    do_jobs(c, &jobs);
+    read_dead_letter(c, &jobs.rejected);
+    tally_listen(&c->s->tally, GROUP, false);
+    for (unsigned i = 0; i < WORKERS; i++)
+        INSIST(c->s, mqc_flush(c->workers[i]));
+    left = TIMED(c->s, mqc_remove_group(c->workers[0], "work"));
+    if (left != 0)
+        tally_wrong(&c->s->tally, "%lld messages were left in the group", (long long)left);
+    for (unsigned i = 0; i < WORKERS; i++)
+        leave(c, c->workers[i]);
+    read_all(c, READER);
+    read_all(c, OTHER);
+}
+
 static void one_listens_no_more(struct cast *c)
 {
     INSIST(c->s, mqc_unsubscribe(c->receivers[OTHER], "load/+"));
@@ -403,8 +507,20 @@ static void one_leaves_and_another_comes(struct cast *c)
     read_all(c, OTHER);
 }
 
-/* Publishes, takes a question, and dies of it. */
-static _Noreturn void live_and_die(struct scenario *s, const struct stamp stamps[3], int line)
+static int set_will(struct mqc *client, const struct stamp *stamp)
+{
+    static uint8_t payload[MIDDLING];
+
+    stamp_fill(payload, stamp);
+    return mqc_set_will(client, &(struct mqc_publication){.topic = "load/a",
+                                                          .payload = payload,
+                                                          .size = stamp->size,
+                                                          .priority = stamp->stream});
+}
+
+/* Leaves a will, publishes, takes a question, and dies of it. */
+static _Noreturn void live_and_die(struct scenario *s, const struct stamp stamps[3],
+                                   const struct stamp *will, int line)
 {
     static struct scenario own; /* it shares no memory with the living */
     struct mqc_message m;
@@ -414,6 +530,7 @@ static _Noreturn void live_and_die(struct scenario *s, const struct stamp stamps
     s = &own;
     client = join(s, "mortal", 0);
     INSIST(s, mqc_subscribe(client, "mortal/#", 0));
+    INSIST(s, set_will(client, will));
     ACTOR_REQUIRE(write(line, "1", 1) == 1);
     INSIST(s, mqc_receive(client, &m, ANSWER_MS));
     for (unsigned i = 0; i < 3; i++)
@@ -425,7 +542,7 @@ static _Noreturn void live_and_die(struct scenario *s, const struct stamp stamps
 static void one_dies(struct cast *c)
 {
     const struct stamp question = {.stream = 8, .size = 64};
-    struct stamp stamps[3], reply;
+    struct stamp stamps[3], will, reply;
     int line[2];
     char word;
     int status;
@@ -433,12 +550,13 @@ static void one_dies(struct cast *c)
 
     for (unsigned i = 0; i < 3; i++)
         stamps[i] = next_stamp(c->s, MORTAL, 8, i == 1 ? LARGE : 64);
+    will = next_stamp(c->s, MORTAL, 16, MIDDLING);
     ACTOR_REQUIRE(pipe(line) == 0);
     pid = fork();
     ACTOR_REQUIRE(pid >= 0);
     if (pid == 0) {
         close(line[0]);
-        live_and_die(c->s, stamps, line[1]);
+        live_and_die(c->s, stamps, &will, line[1]);
     }
     close(line[1]);
     ACTOR_REQUIRE(read(line[0], &word, 1) == 1);
@@ -464,6 +582,7 @@ static void run(struct actor *self, const void *context)
     they_ask(&c);
     nobody_is_asked(&c);
     they_keep(&c);
+    they_work(&c);
     one_listens_no_more(&c);
     one_leaves_and_another_comes(&c);
     one_dies(&c);

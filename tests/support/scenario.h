@@ -1,8 +1,8 @@
 /* One process with all kinds of clients that does, one after the other, what clients do: several
- * publishers at several priorities, plain subscribers, requests and replies, kept messages, large
- * payloads, subscriptions that end, a client that leaves and one that dies. It knows what must come
- * of it, so it can be run beside a broker to which something happens at any moment, and tells
- * whether anybody noticed more than a pause.
+ * publishers at several priorities, plain subscribers, requests and replies, kept messages, a group
+ * with dead letters, large payloads, subscriptions that end, a client that leaves, and one that
+ * dies and has left a will. It knows what must come of it, so it can be run beside a broker to
+ * which something happens at any moment, and tells whether anybody noticed more than a pause.
  *
  * It lies in memory shared with the test, so that its figures are there also if it fails. */
 #ifndef MQBROKER_TESTS_SUPPORT_SCENARIO_H
