@@ -103,7 +103,7 @@ static void link_member(struct engine *e, uint32_t slot)
     struct session *s = &e->sessions[ref_member(r)];
     struct member *m = calloc(1, sizeof(*m));
 
-    if (m == NULL) /* it is one that is given nothing */
+    if (m == NULL) /* groups_has_member() tells */
         return;
     *m = (struct member){.slot = slot,
                          .row = ref_member(r),
@@ -117,6 +117,13 @@ static void link_member(struct engine *e, uint32_t slot)
     be_busy(e, m->group);
     be_dirty(e, m->group);
     engine_dirty(e, m->row);
+}
+
+bool groups_has_member(const struct engine *e, uint32_t slot)
+{
+    const struct reference *r = engine_reference(e, slot);
+
+    return find_member(e, owner_group(e, ref_owner(r)), ref_member(r)) != NULL;
 }
 
 static void unlink_member(struct engine *e, uint32_t slot)
@@ -458,6 +465,17 @@ static bool add_filter(struct engine *e, uint16_t row, uint16_t g, const struct 
     return true;
 }
 
+static bool add_member(struct engine *e, uint16_t row, uint16_t g, uint16_t prefetch)
+{
+    uint32_t slot = engine_make(e, REF_WORD(REF_MEMBER, REF_BARE, 0, 0, group_owner(e, g), row),
+                                prefetch != 0 ? prefetch : PREFETCH, 0);
+
+    if (groups_has_member(e, slot))
+        return true;
+    engine_end(e, slot);
+    return false;
+}
+
 uint8_t groups_join(struct engine *e, uint16_t row, const struct wire_frame *f)
 {
     uint16_t g;
@@ -474,10 +492,8 @@ uint8_t groups_join(struct engine *e, uint16_t row, const struct wire_frame *f)
         return code;
     if (!add_filter(e, row, g, f))
         return WIRE_C_STORE_FULL;
-    if (find_member(e, g, row) == NULL)
-        engine_make(e, REF_WORD(REF_MEMBER, REF_BARE, 0, 0, group_owner(e, g), row),
-                    f->prefetch != 0 ? f->prefetch : PREFETCH, 0);
-    return WIRE_C_OK;
+    return find_member(e, g, row) != NULL || add_member(e, row, g, f->prefetch) ? WIRE_C_OK
+                                                                                : WIRE_C_STORE_FULL;
 }
 
 /* What it has of this group goes back. */

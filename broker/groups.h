@@ -90,6 +90,9 @@ void groups_deinit(struct engine *e);
 void groups_link(struct engine *e, uint32_t slot);
 void groups_unlink(struct engine *e, uint32_t slot);
 
+/* Has this MEMBER, which was linked, become one? False: there was no memory for it. */
+bool groups_has_member(const struct engine *e, uint32_t slot);
+
 /* OUT with an acknowledgement owed: counted for its member and its group. */
 void groups_count_out(struct engine *e, const struct reference *r, int sign);
 

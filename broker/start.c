@@ -134,8 +134,11 @@ static int link_all(struct engine *e, struct aged *aged, uint32_t n)
     }
     qsort(aged, n, sizeof(*aged), by_age);
     for (uint32_t i = 0; i < n; i++) { /* before what they have */
-        if (ref_state(engine_reference(e, aged[i].slot)) == REF_MEMBER)
-            engine_link(e, aged[i].slot);
+        if (ref_state(engine_reference(e, aged[i].slot)) != REF_MEMBER)
+            continue;
+        engine_link(e, aged[i].slot);
+        if (!groups_has_member(e, aged[i].slot))
+            return -ENOMEM;
     }
     for (uint32_t i = 0; i < n; i++) {
         int r = index_reference(e, aged[i].slot);
