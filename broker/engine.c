@@ -500,7 +500,7 @@ void engine_link(struct engine *e, uint32_t slot)
     switch (ref_state(r)) {
     case REF_WAIT:
     case REF_DROPPED:
-        if (owner_is_group(e, ref_owner(r)))
+        if (ref_owner(r) >= e->n_rows)
             link_grouped(e, slot, r);
         else if (awaits_journal(r))
             durable_link_answer(e, slot);
@@ -665,7 +665,8 @@ uint32_t engine_make(struct engine *e, uint64_t word, uint32_t cell, uint32_t wh
     struct reference *r = engine_reference(e, slot);
 
     persist_reference(r, e->next_age++, cell, when, word);
-    if (store_has_cell(r) && !ref_on_disk(r))
+    if ((word >> 8 & (REF_DURABLE | REF_BARE)) == 0 || /* most are neither */
+        (store_has_cell(r) && !ref_on_disk(r)))
         store_cell(&e->store, cell)->refs++;
     engine_link(e, slot);
     if ((word >> 8 & REF_DURABLE) != 0)
@@ -693,11 +694,16 @@ void engine_join_pool(struct engine *e, uint32_t cell)
 static void let_go(struct engine *e, uint32_t slot)
 {
     const struct reference *r = engine_reference(e, slot);
-    uint32_t cell = store_has_cell(r) && !ref_on_disk(r) ? r->cell : 0;
-    struct cell *c = store_cell(&e->store, cell);
+    uint32_t cell = r->cell;
+    struct cell *c;
 
-    if (ref_flags(r) & REF_DURABLE)
-        durable_gone(e, slot);
+    if (ref_flags(r) & (REF_DURABLE | REF_BARE)) { /* few are */
+        if (!store_has_cell(r) || ref_on_disk(r))
+            cell = 0;
+        if (ref_flags(r) & REF_DURABLE)
+            durable_gone(e, slot);
+    }
+    c = store_cell(&e->store, cell);
     if (PERSIST_FAULT(FAULT_END_BEFORE_RETURN))
         persist_word(engine_reference(e, slot), REF_WORD(REF_FREE, 0, 0, 0, 0, 0));
     if (cell != 0 && --c->refs == 0 && c->pool != 0)

@@ -121,6 +121,8 @@ static uint32_t put_frame(const struct engine *e, uint32_t slot, uint8_t *out)
     if (flags & REF_ANSWER)
         return put_answer(e, r, out);
     store_get(&e->store, r->cell, out);
+    if (flags == 0) /* most are as they came */
+        return store_cell(&e->store, r->cell)->size;
     if (flags & (REF_REQUEST | REF_ACK))
         wire_patch_number(out, ref_name(slot, r->age));
     if (flags & REF_ACK) {

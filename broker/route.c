@@ -291,13 +291,24 @@ static uint8_t keep(struct routing *t, const struct wire_frame *f, struct topic 
     return e->durable != NULL && e->journal_full ? WIRE_C_JOURNAL_FULL : WIRE_C_OK;
 }
 
-/* A group did not take it: counted for its publisher. */
-static void count_untaken(struct engine *e, uint16_t row, uint8_t code)
+/* Returns WIRE_C_OK, or why the group did not take it: counted for its publisher. Cold: what goes
+ * to sessions alone is not to pay for it. */
+__attribute__((cold, noinline)) static uint8_t deliver_to_group(struct engine *e, uint16_t row,
+                                                                const struct wire_frame *f,
+                                                                uint16_t owner, uint32_t cell)
 {
+    uint8_t code = groups_accept(e, owner_group(e, owner), f, cell);
+
     if (code == WIRE_C_GROUP_FULL)
         engine_count_refusal(e, row, REFUSAL_group_full);
-    else
+    else if (code != WIRE_C_OK)
         engine_count_refusal(e, row, REFUSAL_journal_full);
+    return code;
+}
+
+static uint8_t worse(uint8_t a, uint8_t b)
+{
+    return b != WIRE_C_OK ? b : a;
 }
 
 /* Returns WIRE_C_OK, or why a group did not take it. */
@@ -309,16 +320,10 @@ static uint8_t deliver(struct engine *e, uint16_t row, const struct wire_frame *
     uint8_t code = WIRE_C_OK;
 
     for (uint32_t i = 0; i < n; i++) {
-        if (owners[i] < e->n_rows) {
+        if (owners[i] < e->n_rows)
             engine_make(e, REF_WORD(REF_WAIT, flags, f->priority, 0, owners[i], 0), cell, when);
-            continue;
-        }
-        uint8_t taken = groups_accept(e, owner_group(e, owners[i]), f, cell);
-
-        if (taken != WIRE_C_OK) {
-            count_untaken(e, row, taken);
-            code = taken;
-        }
+        else
+            code = worse(code, deliver_to_group(e, row, f, owners[i], cell));
     }
     return code;
 }
