@@ -46,5 +46,12 @@ expect "$(printf '%s\n' 'valgrind/ask hello' 'valgrind/kept kept' 'valgrind/line
 
 "${under[@]}" mqstat --json >"$scratch/json"
 "${under[@]}" mqstat >"$scratch/table"
+
+mqsub -g orders -t orders/new -W 1 >"$scratch/nothing" || [ $? -eq 3 ]
+mqpub -t orders/new -m 'order 1' --confirm
+"${under[@]}" mqctl groups >"$scratch/groups"
+"${under[@]}" mqctl clients >"$scratch/clients"
+expect 'order 1' "$("${under[@]}" mqctl peek orders -F %p)"
+expect 'orders: 1 message was removed' "$("${under[@]}" mqctl purge orders)"
 broker_stop
 echo "check-valgrind: broker and tools are clean"

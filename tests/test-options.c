@@ -21,6 +21,7 @@ static const struct options_entry entries[] = {
     {KEY_TTL, "ttl", "DURATION", "drop it after this"},
     {'n', "number", "N", "some number"},
     {'S', "size", "SIZE", "some size"},
+    {'o', "operand", NULL, "a word follows"},
     {0},
 };
 
@@ -212,6 +213,7 @@ static int run(char *arguments[], char *out, size_t size)
     FILE *file = tmpfile();
     struct options options;
     int status, argc;
+    bool operand = false;
     pid_t pid;
 
     assert_non_null(file);
@@ -231,8 +233,13 @@ static int run(char *arguments[], char *out, size_t size)
                 options_size(&options);
             else if (key == KEY_TTL)
                 options_duration(&options);
+            operand |= key == 'o';
         }
-        options_no_rest(&options);
+        if (operand)
+            printf("%s\n", options_operand(&options, "the group"));
+        else
+            options_no_rest(&options);
+        fflush(stdout);
         _exit(77);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -261,6 +268,8 @@ static void wrong_usage_is_one_line_and_a_pointer_to_help_and_exits_2(void **sta
         {"--instance", "a.b",
          "mqtest: --instance: 'a.b' is not a name: 1 to 64 letters, digits, '_' and '-'"},
         {"word", NULL, "mqtest: 'word' is not an option, and nothing else is expected"},
+        {"-o", NULL, "mqtest: the group is missing"},
+        {"-o", "", "mqtest: the group is missing"},
     };
     char out[4096], expected[512];
 
@@ -272,6 +281,18 @@ static void wrong_usage_is_one_line_and_a_pointer_to_help_and_exits_2(void **sta
         snprintf(expected, sizeof expected, "%s\nTry 'mqtest --help'.\n", wrong[i].said);
         assert_string_equal(out, expected);
     }
+}
+
+static void an_operand_is_exactly_one_word(void **state)
+{
+    char out[4096];
+
+    (void)state;
+    assert_int_equal(run(LINE(T("-o"), T("word")), out, sizeof out), 77);
+    assert_string_equal(out, "word\n");
+    assert_int_equal(run(LINE(T("one"), T("-o"), T("two")), out, sizeof out), OPTIONS_EXIT_USAGE);
+    assert_string_equal(out, "mqtest: 'two' is too much: only the group is expected\n"
+                             "Try 'mqtest --help'.\n");
 }
 
 static void help_shows_every_option_of_the_table_and_exits_0(void **state)
@@ -288,6 +309,7 @@ static void help_shows_every_option_of_the_table_and_exits_0(void **state)
         "      --ttl DURATION        drop it after this\n"
         "  -n, --number N            some number\n"
         "  -S, --size SIZE           some size\n"
+        "  -o, --operand             a word follows\n"
         "      --instance NAME       talk to the broker of this name\n"
         "                            (default: $MQBROKER_INSTANCE, or \"default\")\n"
         "  -h, --help                show this help and exit\n"
@@ -321,6 +343,7 @@ int main(void)
         cmocka_unit_test(options_come_with_their_values_in_order_and_the_rest_stays),
         cmocka_unit_test(a_second_command_line_begins_anew),
         cmocka_unit_test(wrong_usage_is_one_line_and_a_pointer_to_help_and_exits_2),
+        cmocka_unit_test(an_operand_is_exactly_one_word),
         cmocka_unit_test(help_shows_every_option_of_the_table_and_exits_0),
         cmocka_unit_test(version_names_the_program_and_exits_0),
     };

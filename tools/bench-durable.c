@@ -165,32 +165,39 @@ static int publish_all(struct carrier_end *end, const struct run *run, unsigned 
     return 0;
 }
 
-static int publish(struct crew_place *place, const struct run *run)
+static int publish(struct crew_place *place, const struct run *run, unsigned char *payload,
+                   struct sent *sent)
 {
-    unsigned most = run->carrier.outstanding;
-    struct sent sent = {.at = calloc(most, sizeof *sent.at), .most = most};
-    unsigned char *payload = malloc(run->options->size);
+    unsigned use = CARRIER_SEND | CARRIER_CONFIRM | (sent->most > 1 ? CARRIER_BATCH : 0);
     struct carrier_end end;
-    int r = sent.at != NULL && payload != NULL ? 0 : bench_fail("out of memory");
 
+    stream_fill(payload, run->options->size, 0);
+
+    int r = carrier_join(&end, &run->carrier, use, 0);
     if (r == 0) {
-        stream_fill(payload, run->options->size, 0);
-        r = carrier_join(&end, &run->carrier,
-                         CARRIER_SEND | CARRIER_CONFIRM | (most > 1 ? CARRIER_BATCH : 0), 0);
-        if (r == 0) {
-            crew_ready(place);
-            r = publish_all(&end, run, payload, &sent, place->result);
-        }
-        carrier_leave(&end);
+        crew_ready(place);
+        r = publish_all(&end, run, payload, sent, place->result);
     }
-    free(payload);
-    free(sent.at);
+    carrier_leave(&end);
     return r;
 }
 
 static int publisher(struct crew_place *place, const void *context)
 {
-    return publish(place, context);
+    const struct run *run = context;
+    struct sent sent = {.most = run->carrier.outstanding};
+    unsigned char *payload = malloc(run->options->size);
+    int r = -1;
+
+    sent.at = calloc(sent.most, sizeof *sent.at);
+    if (sent.at != NULL && payload != NULL) {
+        r = publish(place, run, payload, &sent);
+    } else {
+        bench_fail("out of memory");
+    }
+    free(payload);
+    free(sent.at);
+    return r;
 }
 
 /* ---- the run ---- */

@@ -27,7 +27,8 @@ struct format {
 bool format_valid(const char *text, const char **bad);
 
 /* Write a message. `number` counts the messages from 1; `when` is when it was received,
- * CLOCK_REALTIME, or NULL: that is not known. Whether writing succeeded is for ferror(). Returns 0 or -ENOMEM. */
+ * CLOCK_REALTIME, or NULL: that is not known. Whether writing succeeded is for ferror(). Returns 0
+ * or -ENOMEM. */
 int format_print(const struct format *format, const struct mqc_message *message, uint64_t number,
                  const struct timespec *when, FILE *out);
 
