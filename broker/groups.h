@@ -204,4 +204,41 @@ uint64_t groups_next_tick(const struct engine *e);
 /* Words of the groups that changed, to the board. */
 void groups_show(struct engine *e);
 
+/* ---- Among the files of groups ---- */
+
+/* It may have something for its members; its words on the board are to be written. */
+void groups_be_busy(struct engine *e, uint16_t g);
+void groups_be_dirty(struct engine *e, uint16_t g);
+
+/* What stands on the board for it: a group's row, also for its dead letters. */
+struct board_group *groups_on_board(const struct engine *e, uint16_t g);
+
+/* Its name and settings, to the board. */
+void groups_show_one(struct engine *e, uint16_t g);
+
+/* NULL: it is not in that group. */
+struct member *groups_find_member(const struct engine *e, uint16_t g, uint16_t row);
+
+/* The other members of the group come first from now on. */
+void groups_go_last(struct engine *e, uint16_t g, uint16_t row);
+
+/* By its name; REF_NOBODY: there is none. */
+uint16_t groups_find(const struct engine *e, const char *name, size_t size);
+
+/* Given to a member, and not known to have gone. */
+static inline bool groups_is_given(const struct reference *r)
+{
+    return ref_state(r) == REF_WAIT && ref_member(r) != REF_NOBODY;
+}
+
+/* The flags that a message has while it waits. */
+unsigned groups_flags_of(const struct engine *e, const struct reference *r);
+
+/* The deadline of one that waits in group `g`, and of one that is to be acknowledged. */
+uint32_t groups_waits_until(const struct engine *e, const struct reference *r, uint16_t g);
+uint32_t groups_acks_until(const struct engine *e, const struct reference *r);
+
+/* Change its place: one store to its word, after its deadline. */
+void groups_move(struct engine *e, uint32_t slot, uint64_t word, uint32_t when);
+
 #endif
