@@ -15,12 +15,13 @@
 #include <jansson.h>
 
 #include "libclient/board.h"
+#include "tests/support/actor.h"
 #include "tests/support/daemon.h"
 #include "tests/support/patience.h"
 #include "tests/support/tool.h"
 #include "tools/bench-folder.h"
 
-enum { LARGE = 300000 };
+enum { LARGE = 300000, BUSY_SIZE = 800 };
 
 /* Few and shallow queues: their memory is accounted per user, and other things run. */
 static const char small[] = "max_clients = 4;\nqueue_depth = 4;\npool_max = \"1M\";\n";
@@ -42,6 +43,7 @@ static int teardown(void **state)
 {
     tool_discard(&ctl);
     tool_discard(&other);
+    actor_kill_all();
     folder_remove(&journal);
     return daemon_teardown(state);
 }
@@ -277,6 +279,48 @@ static void peek_reads_large_payloads_from_where_they_lie(void **state)
     assert_int_equal(CTL("peek", "orders", "-F", "%p"), 0);
     assert_memory_equal(ctl.text, payload, LARGE);
     free(payload);
+}
+
+/* Messages of several cells, each of one letter, come and go. */
+static void keep_busy(struct actor *self, const void *context)
+{
+    struct mqc *client = actor_open(context, NULL, 0);
+    char payload[BUSY_SIZE];
+
+    (void)self;
+    ACTOR_REQUIRE(mqc_join(client, "orders", "orders/#", NULL) == 0);
+    ACTOR_REQUIRE(mqc_set_batching(client, 1) == 0);
+    for (unsigned i = 0;; i++) {
+        struct mqc_message message;
+
+        memset(payload, 'a' + (int)(i % 26), sizeof payload);
+        ACTOR_REQUIRE(mqc_publish(client, "orders/new", payload, sizeof payload, i % 3) == 0);
+        while (i % 64 == 63 && mqc_receive(client, &message, 0) == 0) {
+            mqc_ack(client, &message);
+            mqc_message_free(&message);
+        }
+    }
+}
+
+static void what_peek_shows_is_whole_while_messages_come_and_go(void **state)
+{
+    struct daemon *d = *state;
+    unsigned n_shown = 0;
+    struct actor busy;
+
+    daemon_start(d, small);
+    mqc_close(make_orders(d, NULL));
+    actor_start(&busy, keep_busy, d->instance);
+    for (int i = 0; i < 40; i++) {
+        assert_int_equal(CTL("peek", "orders", "-n", "500", "-F", "%p"), 0);
+        for (char *rest = ctl.text, *line; (line = strsep(&rest, "\n")) && *line != '\0';) {
+            assert_int_equal(strspn(line, (char[]){line[0], '\0'}), BUSY_SIZE);
+            assert_int_equal(strlen(line), BUSY_SIZE);
+            n_shown++;
+        }
+    }
+    assert_true(n_shown > 0);
+    actor_kill(&busy);
 }
 
 static void peek_reads_the_journal_of_a_broker_that_lives_or_is_dead(void **state)
@@ -600,6 +644,7 @@ int main(void)
         TEST(peek_shows_ten_and_says_how_many_more_there_are),
         TEST(peek_needs_no_answer_and_no_living_broker),
         TEST(peek_reads_large_payloads_from_where_they_lie),
+        TEST(what_peek_shows_is_whole_while_messages_come_and_go),
         TEST(peek_reads_the_journal_of_a_broker_that_lives_or_is_dead),
         TEST(a_durable_group_is_marked_and_stays_until_it_is_removed),
         TEST(peek_wants_the_journal_that_was_said),
