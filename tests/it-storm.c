@@ -9,6 +9,7 @@
  * Without arguments it rages for a few seconds; with MQB_LONG=1 in the environment 100,000 times.
  * The seed is printed; it says who is struck when, but not what the machine does meanwhile. With
  * MQB_BROKER=PATH another broker is tried, such as one with a fault planted in it. */
+#include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -48,6 +49,7 @@ enum {
 struct climate {
     const char *config;
     bool lossy;
+    bool wills;       /* clients leave wills */
     uint32_t largest; /* payload */
     uint32_t rest_us; /* of readers */
     size_t pool_size; /* all that fits a pool, if that is to be tried */
@@ -65,9 +67,10 @@ static const struct climate climates[] = {
      .victims = {CREW_FLOOD, CREW_MIX, CREW_SURE, CREW_READER, CREW_HOLDER, CREW_RETAINER,
                  CREW_ASKER, CREW_ANSWERER, CREW_GAMBLER, CREW_DEALER},
      .n_victims = 10},
-    /* Queues so narrow that batches go by the outbox. */
+    /* Queues so narrow that batches go by the outbox, and lie there until the reader has rested. */
     {.config = "stall_timeout = \"1h\"; max_clients = 120;",
      .largest = 1000,
+     .rest_us = 20000,
      .survivors = {CREW_FLOOD, CREW_SURE, CREW_READER, CREW_READER},
      .n_survivors = 4,
      .victims = {CREW_FLOOD, CREW_MIX, CREW_READER, CREW_HOLDER},
@@ -80,21 +83,32 @@ static const struct climate climates[] = {
      .n_survivors = 5,
      .victims = {CREW_MIX, CREW_SURE, CREW_READER, CREW_HOLDER, CREW_RETAINER},
      .n_victims = 5},
-    /* Requests, and little else. */
+    /* Requests, and little else; to one who lives, so that each reply counts, and some who do not.
+     */
     {.config = "stall_timeout = \"1h\"; max_clients = 40;",
      .largest = 1000,
      .survivors = {CREW_ASKER, CREW_ASKER, CREW_ANSWERER, CREW_GAMBLER, CREW_GAMBLER},
      .n_survivors = 5,
-     .victims = {CREW_GAMBLER, CREW_DEALER, CREW_DEALER, CREW_ASKER, CREW_ANSWERER, CREW_RETAINER},
-     .n_victims = 6},
+     .victims = {CREW_GAMBLER, CREW_DEALER, CREW_DEALER, CREW_ASKER, CREW_RETAINER},
+     .n_victims = 5},
+    /* A group, and wills. */
+    {.config = "stall_timeout = \"1h\"; max_clients = 40; ack_timeout = \"1h\"; "
+               "group_overflow = \"block\";",
+     .wills = true,
+     .largest = 4000,
+     .survivors = {CREW_WORKER, CREW_PRODUCER, CREW_READER, CREW_SURE},
+     .n_survivors = 4,
+     .victims = {CREW_WORKER, CREW_WORKER, CREW_WORKER, CREW_PRODUCER, CREW_PRODUCER, CREW_READER,
+                 CREW_MIX},
+     .n_victims = 7},
     /* Readers that rest are stalled soon. Publishers live: of those who are killed nobody could
      * tell whether their last messages were sent, or dropped. */
     {.config = "stall_timeout = \"10ms\"; max_clients = 40;",
      .lossy = true,
      .largest = 8000,
      .rest_us = 100000,
-     .survivors = {CREW_FLOOD, CREW_FLOOD, CREW_MIX, CREW_SURE, CREW_READER, CREW_HOLDER,
-                   CREW_READER},
+     .survivors = {CREW_READER, CREW_HOLDER, CREW_READER, CREW_FLOOD, CREW_FLOOD, CREW_MIX,
+                   CREW_SURE},
      .n_survivors = 7,
      .victims = {CREW_READER, CREW_HOLDER},
      .n_victims = 2},
@@ -106,7 +120,8 @@ enum { CLIMATES = sizeof(climates) / sizeof(climates[0]) };
 struct place {
     struct actor actor;
     struct crew_part part;
-    bool ready;         /* has opened its handle, and subscribed */
+    bool ready;         /* has opened its handle, and subscribed, */
+    bool open;          /* or it was too late for that */
     uint64_t resume_at; /* microseconds; 0: it runs */
 };
 
@@ -193,6 +208,7 @@ static void begin_client(struct storm *s, struct place *p, enum crew_role role)
         .largest = s->climate->largest,
         .rest_us = s->climate->rest_us,
         .pool_size = s->climate->pool_size,
+        .wills = s->climate->wills,
     };
     p->ready = false;
     p->resume_at = 0;
@@ -284,6 +300,14 @@ static void strike(struct storm *s)
 
 /* ---- An epoch ---- */
 
+static void expect_ready(struct storm *s, struct place *p)
+{
+    (void)s;
+    if (!p->ready)
+        p->open = actor_hear(&p->actor) == 1;
+    p->ready = true;
+}
+
 static void begin(struct storm *s)
 {
     const struct climate *c = s->climate;
@@ -291,14 +315,15 @@ static void begin(struct storm *s)
     s->history = history_new(EVENTS);
     assert_non_null(s->history);
     s->world->over = 0;
+    s->world->drained = 0;
     assert_int_equal(ftruncate(s->daemon->log, 0), 0);
     daemon_start(s->daemon, c->config);
-    s->descriptors = daemon_descriptors(s->daemon);
+    PATIENCE_UNTIL(atomic_load(&daemon_board(s->daemon)->asleep) == BOARD_ASLEEP);
+    s->descriptors = daemon_descriptors(s->daemon); /* nothing more is open for a moment only */
     s->n_places = c->n_survivors + VICTIMS;
     for (unsigned i = 0; i < c->n_survivors; i++) {
         begin_client(s, &s->places[i], c->survivors[i]);
-        actor_hear(&s->places[i].actor);
-        s->places[i].ready = true;
+        expect_ready(s, &s->places[i]);
     }
     for (unsigned i = c->n_survivors; i < s->n_places; i++)
         begin_victim(s, &s->places[i]);
@@ -312,14 +337,6 @@ static void rage(struct storm *s, uint64_t kills, uint64_t until_us)
     while (t->kills + t->broker_kills - before < kills && now_us() < until_us &&
            !history_is_full(s->history))
         strike(s);
-}
-
-static void expect_ready(struct storm *s, struct place *p)
-{
-    (void)s;
-    if (!p->ready)
-        actor_hear(&p->actor);
-    p->ready = true;
 }
 
 /* Hear its last word; let the storm go on over it. */
@@ -350,19 +367,6 @@ static void end_client(struct storm *s, struct place *p)
     history_close(s->history, p->part.book, HISTORY_ENDED);
 }
 
-/* Late replies, of which nobody knows how many there are, may still come to one who asks. */
-static void end_asker(struct storm *s, struct place *p)
-{
-    if (crew_asks(p->part.role))
-        end_client(s, p);
-}
-
-static void end_publisher(struct storm *s, struct place *p)
-{
-    if (!crew_asks(p->part.role))
-        end_client(s, p);
-}
-
 /* What is kept, and then nothing is kept any more. */
 static void search(struct storm *s, struct mqc *client)
 {
@@ -390,17 +394,76 @@ static void search(struct storm *s, struct mqc *client)
     history_note(s->history, 0, HISTORY_SEARCHED, 0, 0, 0);
 }
 
-/* All clients, one after the other: those who read, or those who do not. */
-static void for_all(struct storm *s, bool who_read, void (*f)(struct storm *, struct place *))
+enum kind { PUBLISHERS, ASKERS, WORKERS, READERS };
+
+static enum kind kind_of(const struct place *p)
+{
+    enum crew_role role = p->part.role;
+
+    return crew_reads(role)   ? READERS
+           : crew_works(role) ? WORKERS
+           : crew_asks(role)  ? ASKERS
+                              : PUBLISHERS;
+}
+
+/* All clients of a kind, one after the other. */
+static void for_all(struct storm *s, enum kind kind, void (*f)(struct storm *, struct place *))
 {
     for (unsigned i = 0; i < s->n_places; i++) {
-        if (crew_reads(s->places[i].part.role) == who_read)
+        if (kind_of(&s->places[i]) == kind)
             f(s, &s->places[i]);
     }
 }
 
-/* Those who publish come to their end; then those who receive read the last message of all, and
- * nothing is under way any more; so pools are empty, while all sessions are still there. */
+/* A counter of all groups together. */
+static uint64_t groups_sum(const struct board_header *board, size_t counter)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < board->n_groups; i++)
+        n += board_get((const _Atomic uint64_t *)((const char *)board_group(board, i) + counter));
+    return n;
+}
+
+/* The dead letters; then the group ends. */
+static void bury_group(struct storm *s, struct mqc *client)
+{
+    const struct board_header *board = daemon_board(s->daemon);
+
+    if (mqc_join(client, "$dead/" CREW_GROUP, NULL, NULL) < 0)
+        return; /* nobody has ever worked in this climate */
+    while (groups_sum(board, offsetof(struct board_group, dead)) > 0) {
+        struct mqc_message m;
+        struct stamp stamp;
+        int r = mqc_receive(client, &m, 10);
+
+        if (r == -ETIMEDOUT)
+            continue;
+        assert_int_equal(r, 0);
+        assert_true(stamp_read(m.payload, m.size, &stamp));
+        history_note_task(s->history, 0, HISTORY_DEAD, stamp.stream, stamp.publisher, stamp.number,
+                          m.attempt - 1);
+        assert_int_equal(mqc_ack(client, &m), 0);
+        mqc_message_free(&m);
+        assert_int_equal(mqc_flush(client), 0);
+    }
+    assert_int_equal(mqc_leave(client, "$dead/" CREW_GROUP), 0);
+    assert_true(mqc_remove_group(client, CREW_GROUP) >= 0);
+}
+
+/* Those who have a session, and one more. */
+static unsigned expected_rows(const struct storm *s)
+{
+    unsigned n = 1;
+
+    for (unsigned i = 0; i < s->n_places; i++)
+        n += s->places[i].open && s->places[i].actor.pid != 0;
+    return n;
+}
+
+/* Those who publish come to their end; then those who work, when nothing is left for them; then
+ * those who receive read the last message of all. Nothing is under way any more; so pools are
+ * empty, while all other sessions are still there. */
 static void end(struct storm *s)
 {
     const struct board_header *board = daemon_board(s->daemon);
@@ -408,18 +471,55 @@ static void end(struct storm *s)
 
     s->world->over = 1;
     resume_those_due(s, true);
-    for_all(s, false, hear_done);
-    for_all(s, false, end_asker);
-    for_all(s, true, expect_ready);
+    for_all(s, READERS, expect_ready);
+    for_all(s, WORKERS, expect_ready);
+    for_all(s, PUBLISHERS, hear_done);
+    for_all(s, ASKERS, hear_done);
+    for_all(s, ASKERS, end_client); /* late replies may still come to them */
     client = daemon_open(s->daemon, NULL, 0);
+    PATIENCE_UNTIL(daemon_rows(s->daemon) == expected_rows(s)); /* the dead have been buried */
+    PATIENCE_UNTIL(groups_sum(board, offsetof(struct board_group, waiting)) == 0 &&
+                   groups_sum(board, offsetof(struct board_group, unacknowledged)) == 0);
+    s->world->drained = 1;
+    for_all(s, WORKERS, hear_done);
+    for_all(s, WORKERS, end_client);
+    bury_group(s, client);
     assert_int_equal(mqc_publish(client, CREW_END, "", 0, 0), 0);
-    for_all(s, true, hear_done);
+    for_all(s, READERS, hear_done);
     search(s, client);
     PATIENCE_UNTIL(board_sum(board, offsetof(struct board_row, held)) == 0);
     PATIENCE_UNTIL(board_sum(board, offsetof(struct board_row, waiting)) == 0);
-    for_all(s, false, end_publisher);
-    for_all(s, true, end_client);
+    for_all(s, PUBLISHERS, end_client);
+    for_all(s, READERS, end_client);
     mqc_close(client);
+}
+
+static void say_descriptors(const struct daemon *d)
+{
+    char path[64], target[256];
+
+    for (unsigned fd = 0; fd < 256; fd++) {
+        ssize_t n;
+
+        snprintf(path, sizeof(path), "/proc/%d/fd/%u", (int)d->pid, fd);
+        n = readlink(path, target, sizeof(target) - 1);
+        if (n > 0)
+            fprintf(stderr, "descriptor %u: %.*s\n", fd, (int)n, target);
+    }
+}
+
+/* The broker has as many as before there was anybody. */
+static void expect_descriptors(const struct storm *s)
+{
+    uint64_t begun = patience_now();
+
+    while (daemon_descriptors(s->daemon) != s->descriptors) {
+        if (patience_now() - begun > PATIENCE_MS) {
+            say_descriptors(s->daemon);
+            fail_msg("the broker had %u descriptors to begin with", s->descriptors);
+        }
+        usleep(1000);
+    }
 }
 
 static void expect_nothing_left(struct storm *s)
@@ -432,7 +532,7 @@ static void expect_nothing_left(struct storm *s)
     PATIENCE_UNTIL(board_get(&board->cells_used) == 0);
     PATIENCE_UNTIL(board_get(&board->pools) == 0 && board_get(&board->orphans) == 0);
     PATIENCE_UNTIL(daemon_segments(d, ".pool") == 0 && daemon_segments(d, ".outbox") == 0);
-    PATIENCE_UNTIL(daemon_descriptors(d) == s->descriptors);
+    expect_descriptors(s);
     assert_int_equal(board_get(&board->refusals.bad_slot), 0);
     assert_int_equal(board_get(&board->rejects.frame), 0);
     assert_int_equal(board_get(&board->totals.ended), 0);

@@ -13,20 +13,24 @@ enum {
     LARGEST = 1 << 20,
     SMALL = 64,       /* bytes of a payload in a flood */
     HELD = 6,         /* messages that a holder keeps at once */
+    TASKS = 4,        /* that a worker has before it at once */
     UNCONFIRMED = 16, /* publishes whose confirms are waited for together */
     QUESTION = 3000,
-    LONG_MS = 35000,
+    LONG_MS = 15000,
     SHORT_MS = 10,
 };
 
 const struct history_rules crew_rules = {
-    .plain = ((1u << CREW_LOADS) - 1) | 1u << CREW_ASKED | 1u << CREW_RISKED,
+    .plain = ((1u << CREW_LOADS) - 1) | 1u << CREW_ASKED | 1u << CREW_RISKED | 1u << CREW_WILL,
     .requests = 1u << CREW_ASKED | 1u << CREW_RISKED,
     .impatient = 1u << CREW_RISKED,
+    .wills = 1u << CREW_WILL,
     .kept = 1u << CREW_KEPT,
+    .tasks = 1u << CREW_TASK | 1u << CREW_URGENT,
+    .limit = CREW_LIMIT,
 };
 
-static const unsigned priorities[] = {0, 8, 16, 23, 24, 31, 8, 24, 8};
+static const unsigned priorities[] = {0, 8, 16, 23, 24, 31, 8, 24, 8, 8, 24, 8};
 static const char *const topics[] = {"load/a", "load/b", "load/c"};
 enum { TOPICS = sizeof(topics) / sizeof(topics[0]) };
 
@@ -62,7 +66,7 @@ static void join_in(struct self *s, unsigned flags)
     const struct mqc_options options = {.instance = s->part->instance, .flags = flags};
 
     while (mqc_open(&s->client, &options) < 0) {
-        if (is_over(s) && !crew_reads(s->part->role))
+        if (is_over(s) && !crew_reads(s->part->role) && !crew_works(s->part->role))
             return;
         usleep(1000);
     }
@@ -168,6 +172,20 @@ static void retain(struct self *s)
     }
 }
 
+static void produce(struct self *s)
+{
+    while (!is_over(s)) {
+        unsigned stream = chance(s, 4) == 0 ? CREW_URGENT : CREW_TASK;
+        struct stamp stamp = begin_message(s, stream, stamp_size(&s->random, s->part->largest));
+        bool sure = chance(s, 4) == 0;
+        int64_t number = publish(s, &stamp, stream == CREW_URGENT ? "task/now" : "task/soon",
+                                 sure ? MQC_CONFIRM : 0);
+
+        if (sure)
+            confirm(s, &stamp, number);
+    }
+}
+
 static void ask(struct self *s, unsigned stream, const char *topic, int patience_ms)
 {
     while (!is_over(s)) {
@@ -221,6 +239,81 @@ static void finish_reading(struct self *s)
     note(s, HISTORY_MISSED, 0, 0, (uint32_t)mqc_missed(s->client));
 }
 
+/* ---- Those who work ---- */
+
+static void note_task(const struct self *s, enum history_kind kind, const struct stamp *stamp,
+                      unsigned tries)
+{
+    history_note_task(s->part->history, s->part->book, kind, stamp->stream, stamp->publisher,
+                      stamp->number, tries);
+}
+
+static void join_group(struct self *s)
+{
+    const struct mqc_group_options options = {.prefetch = 1 + chance(s, 32),
+                                              .delivery_limit = CREW_LIMIT};
+
+    ACTOR_REQUIRE(mqc_join(s->client, CREW_GROUP, "task/#", &options) == 0);
+}
+
+static void decide(struct self *s, struct mqc_message *m, const struct stamp *stamp)
+{
+    uint32_t dice = chance(s, 64);
+
+    if (dice == 0) {
+        note_task(s, HISTORY_REJECTED, stamp, 0);
+        ACTOR_REQUIRE(mqc_reject(s->client, m) == 0);
+    } else if (dice < 6) {
+        note_task(s, HISTORY_RETURNED, stamp, 0);
+        ACTOR_REQUIRE(mqc_nack(s->client, m, chance(s, 2) * chance(s, 20)) == 0);
+    } else {
+        note_task(s, HISTORY_DONE, stamp, 0);
+        ACTOR_REQUIRE(mqc_ack(s->client, m) == 0);
+    }
+}
+
+/* Has some of them at a time, and does not finish them in order. */
+static void work(struct self *s)
+{
+    struct mqc_message tasks[TASKS] = {0};
+    struct stamp stamps[TASKS];
+
+    for (;;) {
+        unsigned i = chance(s, TASKS);
+        int r;
+
+        if (tasks[i].acknowledge) {
+            decide(s, &tasks[i], &stamps[i]);
+            mqc_message_free(&tasks[i]);
+        }
+        r = mqc_receive(s->client, &tasks[i], 1);
+        if (r == -ETIMEDOUT && s->part->world->drained)
+            break;
+        if (r == -ETIMEDOUT)
+            continue;
+        ACTOR_REQUIRE(r == 0);
+        ACTOR_REQUIRE(stamp_read(tasks[i].payload, tasks[i].size, &stamps[i]));
+        ACTOR_REQUIRE(tasks[i].acknowledge && tasks[i].attempt > 0);
+        ACTOR_REQUIRE(tasks[i].priority == priorities[stamps[i].stream]);
+        note_task(s, HISTORY_TOOK, &stamps[i], tasks[i].attempt - 1);
+    }
+}
+
+/* Leave a will. */
+static void make_will(struct self *s)
+{
+    const struct stamp stamp = begin_message(s, CREW_WILL, SMALL);
+    char topic[32];
+
+    snprintf(topic, sizeof(topic), "will/%u", s->part->book);
+    stamp_fill(payload, &stamp);
+    ACTOR_REQUIRE(mqc_set_will(s->client, &(struct mqc_publication){.topic = topic,
+                                                                    .payload = payload,
+                                                                    .size = stamp.size,
+                                                                    .priority = 8}) == 0);
+    note(s, HISTORY_WILLED, CREW_WILL, s->part->book, stamp.number);
+}
+
 /* Some subscribe twice to the same (L3). */
 static void subscribe_to_load(struct self *s)
 {
@@ -229,6 +322,8 @@ static void subscribe_to_load(struct self *s)
         note(s, HISTORY_SUBSCRIBED, i, 0, 0);
     if (chance(s, 2) == 0)
         subscribe(s, topics[chance(s, TOPICS)]);
+    subscribe(s, "will/+");
+    note(s, HISTORY_SUBSCRIBED, CREW_WILL, 0, 0);
     subscribe(s, CREW_END);
 }
 
@@ -340,6 +435,11 @@ bool crew_reads(enum crew_role role)
            role == CREW_DEALER;
 }
 
+bool crew_works(enum crew_role role)
+{
+    return role == CREW_WORKER;
+}
+
 bool crew_asks(enum crew_role role)
 {
     return role == CREW_ASKER || role == CREW_GAMBLER;
@@ -358,9 +458,14 @@ static void prepare(struct self *s)
         note(s, HISTORY_SUBSCRIBED, s->part->role == CREW_DEALER ? CREW_RISKED : CREW_ASKED, 0, 0);
         subscribe(s, CREW_END);
         break;
+    case CREW_WORKER:
+        join_group(s);
+        break;
     default:
         break;
     }
+    if (s->part->wills && chance(s, 2) == 0)
+        make_will(s);
 }
 
 static void play(struct self *s)
@@ -382,6 +487,10 @@ static void play(struct self *s)
         return ask(s, CREW_ASKED, "ask", LONG_MS);
     case CREW_GAMBLER:
         return ask(s, CREW_RISKED, "risk", SHORT_MS);
+    case CREW_PRODUCER:
+        return produce(s);
+    case CREW_WORKER:
+        return work(s);
     case CREW_ANSWERER:
         return answer(s);
     case CREW_DEALER:
@@ -410,7 +519,7 @@ static void live(struct actor *self, const void *context)
     join_in(&s, roles[part->role].publish_only ? MQC_PUBLISH_ONLY : 0);
     if (s.client != NULL)
         prepare(&s);
-    actor_tell(self, 0);
+    actor_tell(self, s.client != NULL);
     if (s.client != NULL)
         play(&s);
     if (s.client != NULL)

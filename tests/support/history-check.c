@@ -10,6 +10,9 @@
  *   - A request has one outcome. It is an answer, from one who had that request, if somebody who
  *     lived to its end was there to give it.
  *   - What is kept of a stream is its last one.
+ *   - A last will is published of who was killed, and of nobody else; otherwise it is a message
+ * like all, of which there is one.
+ *   - What is promised of groups stands in history-group.c.
  *   - Where messages may be dropped, the count of them fits the gaps (K11).
  *
  * First all books are gone through for what was offered, then those of the subscribers for what
@@ -84,21 +87,11 @@ static bool is_impatient(const struct judge *j, unsigned stream)
 
 /* ---- To say what is wrong ---- */
 
-static const char *const kinds[HISTORY_KINDS] = {
-    [HISTORY_OFFERED] = "offered",       [HISTORY_TAKEN] = "all taken",
-    [HISTORY_CONFIRMED] = "confirmed",   [HISTORY_REFUSED] = "refused",
-    [HISTORY_SUBSCRIBED] = "subscribed", [HISTORY_GOT] = "got",
-    [HISTORY_MISSED] = "missed",         [HISTORY_ANSWERED] = "answered",
-    [HISTORY_UNANSWERED] = "unanswered", [HISTORY_FOUND] = "found",
-    [HISTORY_SEARCHED] = "searched",     [HISTORY_KILLS] = "kills",
-    [HISTORY_STOPS] = "stops",           [HISTORY_RESUMED] = "resumed",
-};
-
 static void print_event(const struct judge *j, const struct history_event *e, bool mark)
 {
     fprintf(stderr, " %c %13.6f  %-10s stream %u, of %u, number %u\n", mark ? '>' : ' ',
-            (double)(int64_t)(e->when - j->begun) / 1e9, kinds[e->kind], e->stream, e->book,
-            e->number);
+            (double)(int64_t)(e->when - j->begun) / 1e9, history_kind_name(e->kind), e->stream,
+            e->book, e->number);
 }
 
 /* The events of a book around one, the i-th. */
@@ -191,10 +184,17 @@ static void offer(struct judge *j, unsigned book, const struct history_event *e,
     row->offered[row->n_offered++] = e->when;
 }
 
+static bool is_will(const struct judge *j, unsigned stream)
+{
+    return (j->rules->wills >> stream & 1) != 0;
+}
+
 static void all_certain(struct judge *j, unsigned book)
 {
-    for (unsigned s = 0; s < HISTORY_STREAMS; s++)
-        row_of(j, book, s)->n_certain = row_of(j, book, s)->n_offered;
+    for (unsigned s = 0; s < HISTORY_STREAMS; s++) {
+        if (!is_will(j, s))
+            row_of(j, book, s)->n_certain = row_of(j, book, s)->n_offered;
+    }
 }
 
 static void settle(struct judge *j, unsigned book, const struct history_event *e, uint64_t i)
@@ -220,9 +220,13 @@ static void gather(struct judge *j, unsigned book)
             j->begun = e->when;
         if (e->kind == HISTORY_TAKEN || (e->kind == HISTORY_OFFERED && alone))
             all_certain(j, book);
+        if (e->kind != HISTORY_SUBSCRIBED && is_will(j, e->stream) &&
+            history_fate(j->h, book) != HISTORY_KILLED)
+            continue; /* of who ends himself nothing is published */
         if (e->kind == HISTORY_OFFERED)
             offer(j, book, e, c.i - 1);
-        else if (e->kind == HISTORY_CONFIRMED || e->kind == HISTORY_REFUSED)
+        else if (e->kind == HISTORY_CONFIRMED || e->kind == HISTORY_REFUSED ||
+                 e->kind == HISTORY_WILLED)
             settle(j, book, e, c.i - 1);
         else if (e->kind == HISTORY_SUBSCRIBED)
             j->readers[book].since[e->stream] = e->when;
@@ -582,6 +586,23 @@ static void measure(const struct judge *j, struct history_waits *waits)
 
 /* ---- All of it ---- */
 
+static void check_tasks(struct judge *j, uint64_t *handed_over)
+{
+    uint32_t(*n_certain)[HISTORY_STREAMS] = calloc(j->n_books, sizeof(*n_certain));
+    int64_t n;
+
+    assert_non_null(n_certain);
+    for (unsigned b = 0; b < j->n_books; b++) {
+        for (unsigned s = 0; s < HISTORY_STREAMS; s++)
+            n_certain[b][s] = row_of(j, b, s)->n_certain;
+    }
+    n = history_check_tasks(j->h, j->rules, (const uint32_t(*)[HISTORY_STREAMS])n_certain);
+    j->failed |= n < 0;
+    if (n > 0)
+        *handed_over += (uint64_t)n;
+    free(n_certain);
+}
+
 static void count(const struct judge *j, uint64_t *offered, uint64_t *handed_over)
 {
     for (unsigned b = 0; b < j->n_books; b++) {
@@ -614,6 +635,8 @@ bool history_check(const struct history *h, const struct history_rules *rules, u
         if ((rules->kept >> s & 1) != 0)
             check_kept(&j, s);
     }
+    if (rules->tasks != 0 && !j.failed)
+        check_tasks(&j, handed_over);
     if (!j.failed)
         count(&j, offered, handed_over);
     if (!j.failed && waits != NULL)

@@ -105,8 +105,8 @@ static uint64_t now(void)
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-void history_note(struct history *h, unsigned book, enum history_kind kind, unsigned stream,
-                  unsigned of, uint32_t number)
+void history_note_task(struct history *h, unsigned book, enum history_kind kind, unsigned stream,
+                       unsigned of, uint32_t number, unsigned tries)
 {
     struct book *b = &h->books[book];
     uint64_t n = atomic_load_explicit(&b->n_events, memory_order_relaxed);
@@ -117,13 +117,48 @@ void history_note(struct history *h, unsigned book, enum history_kind kind, unsi
         .when = now(),
         .number = number,
         .book = (uint16_t)of,
-        .stream = (uint8_t)stream,
+        .stream = (uint8_t)(stream & 15),
+        .tries = (uint8_t)(tries & 15),
         .kind = (uint8_t)kind,
     };
     atomic_store_explicit(&b->n_events, n + 1, memory_order_release);
 }
 
+void history_note(struct history *h, unsigned book, enum history_kind kind, unsigned stream,
+                  unsigned of, uint32_t number)
+{
+    history_note_task(h, book, kind, stream, of, number, 0);
+}
+
 /* ---- To read in it ---- */
+
+const char *history_kind_name(unsigned kind)
+{
+    static const char *const names[HISTORY_KINDS] = {
+        [HISTORY_OFFERED] = "offered",
+        [HISTORY_TAKEN] = "all taken",
+        [HISTORY_CONFIRMED] = "confirmed",
+        [HISTORY_REFUSED] = "refused",
+        [HISTORY_SUBSCRIBED] = "subscribed",
+        [HISTORY_GOT] = "got",
+        [HISTORY_MISSED] = "missed",
+        [HISTORY_ANSWERED] = "answered",
+        [HISTORY_UNANSWERED] = "unanswered",
+        [HISTORY_FOUND] = "found",
+        [HISTORY_SEARCHED] = "searched",
+        [HISTORY_WILLED] = "willed",
+        [HISTORY_TOOK] = "took",
+        [HISTORY_DONE] = "done",
+        [HISTORY_RETURNED] = "returned",
+        [HISTORY_REJECTED] = "rejected",
+        [HISTORY_DEAD] = "dead letter",
+        [HISTORY_KILLS] = "kills",
+        [HISTORY_STOPS] = "stops",
+        [HISTORY_RESUMED] = "resumed",
+    };
+
+    return kind < HISTORY_KINDS && names[kind] != NULL ? names[kind] : "?";
+}
 
 unsigned history_n_books(const struct history *h)
 {

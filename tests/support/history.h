@@ -34,6 +34,13 @@ enum history_kind {
     HISTORY_UNANSWERED,  /* the same, with the error number `book` */
     HISTORY_FOUND,       /* kept for later subscribers, when all was over */
     HISTORY_SEARCHED,    /* that was all that was kept */
+    HISTORY_WILLED,      /* this one of its own is its last will, says the broker */
+    /* Of a message that came out of a group; `tries` says how often it came back before: */
+    HISTORY_TOOK,     /* it was handed over */
+    HISTORY_DONE,     /* is about to be acknowledged */
+    HISTORY_RETURNED, /* is about to be given back */
+    HISTORY_REJECTED, /* is about to be made a dead letter */
+    HISTORY_DEAD,     /* it was found among the dead letters */
     /* Of the test itself: */
     HISTORY_KILLS,   /* it is about to kill `book` */
     HISTORY_STOPS,   /* it is about to stop `book` */
@@ -45,7 +52,8 @@ struct history_event {
     uint64_t when;   /* nanoseconds of CLOCK_MONOTONIC */
     uint32_t number; /* of the message in its stream */
     uint16_t book;   /* of its publisher */
-    uint8_t stream;
+    uint8_t stream : 4;
+    uint8_t tries : 4;
     uint8_t kind; /* enum history_kind */
 };
 
@@ -78,6 +86,10 @@ bool history_is_full(const struct history *h);
 void history_note(struct history *h, unsigned book, enum history_kind kind, unsigned stream,
                   unsigned of, uint32_t number);
 
+/* The same of a message that came out of a group. */
+void history_note_task(struct history *h, unsigned book, enum history_kind kind, unsigned stream,
+                       unsigned of, uint32_t number, unsigned tries);
+
 /* ---- To read in it ---- */
 
 unsigned history_n_books(const struct history *h);
@@ -98,14 +110,20 @@ struct history_cursor history_open(const struct history *h, unsigned book);
 /* The next event; NULL: that was all. */
 const struct history_event *history_next(struct history_cursor *c);
 
+/* "got": what an event says. */
+const char *history_kind_name(unsigned kind);
+
 /* ---- To judge ---- */
 
-/* What is promised. */
+/* What is promised. Streams are one bit each. */
 struct history_rules {
-    uint32_t plain;     /* streams that each subscriber is to get all of, one bit each */
-    uint32_t requests;  /* streams of requests among them: each is answered once */
+    uint32_t plain;     /* each subscriber is to get all of them */
+    uint32_t requests;  /* those among them that are requests: each is answered once */
     uint32_t impatient; /* those whose time may run out */
-    uint32_t kept;      /* streams of which the last one is kept */
+    uint32_t wills;     /* those that are last wills: published of who is killed, and of no other */
+    uint32_t kept;      /* the last one is kept */
+    uint32_t tasks;     /* they go to a group: each to one member, until it is acknowledged */
+    unsigned limit;     /* deliveries of such a one in vain until it is a dead letter */
     bool lossy;         /* messages may be dropped, and are counted (K11) */
 };
 
@@ -123,5 +141,11 @@ struct history_waits {
  * be NULL. */
 bool history_check(const struct history *h, const struct history_rules *rules, uint64_t *offered,
                    uint64_t *handed_over, struct history_waits *waits);
+
+/* The part of it that judges groups. `n_certain` has, for each book and stream, of how many
+ * messages the broker certainly has them. Returns how many it found delivered, or -1: something is
+ * wrong. */
+int64_t history_check_tasks(const struct history *h, const struct history_rules *rules,
+                            const uint32_t (*n_certain)[HISTORY_STREAMS]);
 
 #endif
