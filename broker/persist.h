@@ -44,16 +44,13 @@ enum persist_fault {
     N_FAULTS,
 };
 
-#ifdef PERSIST_DEATHS
-void persist_point(void); /* the death test's: may not return */
-#define PERSIST_POINT() persist_point()
-#else
-#define PERSIST_POINT() ((void)0)
-#endif
 #if defined PERSIST_DEATHS || defined PERSIST_FAULTS
+void persist_point(void); /* the test's: may not return */
 extern enum persist_fault persist_fault;
+#define PERSIST_POINT()       persist_point()
 #define PERSIST_FAULT(fault_) (persist_fault == (fault_))
 #else
+#define PERSIST_POINT()       ((void)0)
 #define PERSIST_FAULT(fault_) (false)
 #endif
 

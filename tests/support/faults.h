@@ -7,6 +7,10 @@
 /* The environment variable in which mqbroker-faulty looks for the name of its fault. */
 #define FAULTS_VARIABLE "MQB_FAULT"
 
+/* … and in which it looks how often it is to rest before a store that is to outlive it: one in so
+ * many times. */
+#define FAULTS_STRETCH "MQB_STRETCH"
+
 /* "end-before-commit" for FAULT_END_BEFORE_COMMIT. NULL: there is no such fault. */
 const char *faults_name(enum persist_fault fault);
 
