@@ -217,6 +217,11 @@ int client_fail_refused(const struct mqc *c, const char *name, uint32_t code, ui
                            "(containers have their own)",
                            c->instance, number1);
     case WIRE_C_QUEUE_ERROR:
+        if (number1 == ENOSPC) /* not of the queue, which has codes of its own for that */
+            return client_fail(-ENOSPC,
+                               "/dev/shm is full: broker '%s' has no room for the memory of a "
+                               "client; remove something there, or mount it larger",
+                               c->instance);
         return client_fail(-EIO, "broker '%s' could not make a reply queue: %s; its log says more",
                            c->instance, strerror_r((int)number1, buffer, sizeof(buffer)));
     case WIRE_C_STOPPING:
