@@ -280,6 +280,16 @@ static int make_peers(struct broker *b)
     return r;
 }
 
+/* A store that was adopted, and cannot grow now, serves as it did before: who was killed while
+ * /dev/shm is full starts all the same. */
+static int grow_to_begin(struct broker *b)
+{
+    const struct ledger_header *h = &memory_ledger(&b->memory)->header;
+    int r = memory_grow(&b->memory, &b->engine);
+
+    return r == -ENOSPC && h->references_allocated > 0 && h->cells_allocated > 0 ? 0 : r;
+}
+
 static int start_engine(struct broker *b)
 {
     struct engine_memory memory = {
@@ -308,7 +318,7 @@ static int start_engine(struct broker *b)
     if (r == 0)
         r = keeper_start(b);
     if (r == 0)
-        r = memory_grow(&b->memory, e);
+        r = grow_to_begin(b);
     if (r == 0) {
         route_resume(e);
         shell_prepare_token(b);
