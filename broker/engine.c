@@ -186,6 +186,7 @@ static void show_session(struct engine *e, uint16_t i)
     board_set(&b->held, s->n_held);
     board_set(&b->held_bytes, s->held_bytes);
     board_set(&b->unacknowledged, s->n_unacknowledged);
+    board_set(&b->groups, groups_of(s));
 }
 
 void engine_show(struct engine *e)

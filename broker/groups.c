@@ -139,6 +139,15 @@ static void unlink_member(struct engine *e, uint32_t slot)
     engine_dirty(e, ref_member(r));
 }
 
+uint32_t groups_of(const struct session *s)
+{
+    uint32_t n = 0;
+
+    for (const struct member *m = s->members; m != NULL; m = m->other)
+        n++;
+    return n;
+}
+
 void groups_forget_session(struct engine *e, uint16_t row)
 {
     while (e->sessions[row].members != NULL)

@@ -176,6 +176,9 @@ void groups_return(struct engine *e, uint32_t slot, enum group_return how, uint6
 /* Its time has come: of a WAIT, LATER or OUT reference of a group. */
 void groups_time_out(struct engine *e, uint32_t slot);
 
+/* So many groups is it a member of. */
+uint32_t groups_of(const struct session *s);
+
 /* The session ends: it is a member no more. */
 void groups_forget_session(struct engine *e, uint16_t row);
 

@@ -137,6 +137,8 @@ static void each_message_goes_to_one_member(void **state)
     join(r, b, 1);
     publish(r, p, 8, "1");
     publish(r, p, 8, "2");
+    assert_int_equal(board_get(&board_row(r->engine.board, a)->groups), 1);
+    assert_int_equal(board_get(&board_row(r->engine.board, a)->unacknowledged), 1);
     acknowledge(r, a, expect_job(r, a, "1", 0));
     acknowledge(r, b, expect_job(r, b, "2", 0));
     expect_nothing(r, a);
