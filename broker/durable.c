@@ -6,6 +6,8 @@
 #include "broker/durable.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "broker/groups.h"
@@ -22,6 +24,7 @@ enum {
 #define MOVE_SLOT    UINT32_C(0x40000000) /* a slot with this bit: its owner has changed */
 #define DEAD_OWNER   (UINT64_C(1) << 63)  /* owner in a record: the group's dead letters */
 #define NO_REFERENCE 0u
+#define DURABLE_LOST "lost-" /* names of groups whose record is damaged begin so */
 
 struct due {
     uint64_t age;
@@ -111,7 +114,8 @@ void durable_made(struct engine *e, uint32_t slot)
     if (d == NULL || (ref_flags(r) & REF_ANSWER) != 0)
         return;
     d->made++;
-    d->location[slot] = ref_on_disk(r) ? r->cell & ~REF_ON_DISK : 0;
+    d->location[slot] = 0;
+    persist_u32(&e->store.places[slot], 0);
     if (!ref_on_disk(r))
         note_due(e, slot, r->age);
 }
@@ -123,6 +127,20 @@ void durable_group_made(struct engine *e, uint16_t g)
     e->durable->made++;
     e->durable->group_location[g] = 0;
     note_due(e, GROUP_SLOT | g, group_row(e, g)->age);
+}
+
+/* Its record is written, and lies here. */
+static void place(struct engine *e, uint32_t slot, uint32_t location)
+{
+    if ((slot & GROUP_SLOT) != 0) {
+        uint16_t g = (uint16_t)(slot & ~GROUP_SLOT);
+
+        e->durable->group_location[g] = location;
+        persist_u64(&group_row(e, g)->place, location);
+        return;
+    }
+    e->durable->location[slot] = location;
+    persist_u32(&e->store.places[slot], location);
 }
 
 void durable_owner_changed(struct engine *e, uint32_t slot)
@@ -371,6 +389,11 @@ static bool is_due(const struct engine *e, const struct due *due)
            e->durable->location[due->slot] == 0;
 }
 
+uint64_t durable_due(const struct engine *e)
+{
+    return e->durable->due_in - e->durable->due_out;
+}
+
 bool durable_next(struct engine *e, struct durable_item *item)
 {
     struct durable *d = e->durable;
@@ -414,11 +437,10 @@ void durable_appended(struct engine *e, const struct durable_item *item, uint32_
 
     if (item->record.kind == RECORD_MOVE)
         return;
-    if ((item->slot & GROUP_SLOT) != 0) {
+    if ((item->slot & GROUP_SLOT) != 0)
         e->durable->group_location[item->slot & ~GROUP_SLOT] = location;
-        return;
-    }
-    e->durable->location[item->slot] = location;
+    else
+        e->durable->location[item->slot] = location;
     if (item->place.size > 0)
         p.passing = keep_place(e, item->slot);
     note_placed(e, &p);
@@ -428,15 +450,27 @@ void durable_refused(struct engine *e, const struct durable_item *item, uint8_t 
 {
     const struct reference *r = engine_reference(e, item->slot);
 
-    refuse_unstamped(e, code);
-    if ((item->slot & GROUP_SLOT) != 0 || item->record.kind == RECORD_MOVE)
-        return; /* it is there, and may be recorded another day */
-    if (item->record.kind != RECORD_PUT) {
-        engine_change(e, item->slot, r->word & ~((uint64_t)REF_DURABLE << 8));
+    if (item->record.kind == RECORD_MOVE) { /* it has moved, and is to be recorded yet */
+        note_due(e, item->slot | MOVE_SLOT, item->record.age);
         return;
     }
-    engine_count_refusal(e, engine_cell(e, item->slot)->account, REFUSAL_journal_full);
-    engine_end(e, item->slot);
+    refuse_unstamped(e, code);
+    switch (item->record.kind) {
+    case RECORD_GROUP:
+        persist_u32(&group_row(e, (uint16_t)(item->slot & ~GROUP_SLOT))->state, GROUP_ENDING);
+        e->group_work = true;
+        break;
+    case RECORD_KEPT:
+        engine_change(e, item->slot, r->word & ~((uint64_t)REF_DURABLE << 8));
+        break;
+    case RECORD_FILTER:
+        engine_end(e, item->slot);
+        break;
+    default:
+        engine_count_refusal(e, engine_cell(e, item->slot)->account, REFUSAL_journal_full);
+        engine_end(e, item->slot);
+        break;
+    }
 }
 
 /* ---- From the journal ---- */
@@ -460,24 +494,31 @@ static bool may_leave(const struct engine *e, const struct reference *r)
            e->groups[owner_group(e, ref_owner(r))].bytes > IN_MEMORY;
 }
 
-/* It is written. Until then it was charged to its publisher: who is faster than the disk waits
- * (P4).
- */
-static void settle_placed(struct engine *e, const struct placed *p,
-                          void (*drop)(void *context, uint32_t location), void *context)
+/* A message is written. Until then it was charged to its publisher: who is faster than the disk
+ * waits (P4). */
+static void settle_message(struct engine *e, const struct placed *p)
 {
     const struct reference *r = engine_reference(e, p->slot);
 
+    if (p->before != 0 && ref_on_disk(r))
+        groups_exchange(e, p->slot, p->location | REF_ON_DISK);
+    else if (p->before == 0 && may_leave(e, r))
+        groups_exchange(e, p->slot, p->location | REF_ON_DISK);
+    else if (p->before == 0 && (ref_flags(r) & (REF_ACK | REF_RETAINED)) == REF_ACK)
+        engine_change(e, p->slot, r->word | (uint64_t)REF_RETAINED << 8);
+}
+
+/* Its record is written: there, if it is not elsewhere by now. */
+static void settle_placed(struct engine *e, const struct placed *p,
+                          void (*drop)(void *context, uint32_t location), void *context)
+{
+    if (durable_location(e, p->slot, p->age) == p->location) {
+        place(e, p->slot, p->location);
+        if ((p->slot & GROUP_SLOT) == 0)
+            settle_message(e, p);
+    }
     if (p->before != 0)
         drop(context, p->before);
-    if (is_same(e, p->slot, p->age)) {
-        if (p->before != 0 && ref_on_disk(r))
-            groups_exchange(e, p->slot, p->location | REF_ON_DISK);
-        else if (p->before == 0 && e->durable->location[p->slot] != 0 && may_leave(e, r))
-            groups_exchange(e, p->slot, e->durable->location[p->slot] | REF_ON_DISK);
-        else if (p->before == 0 && (ref_flags(r) & (REF_ACK | REF_RETAINED)) == REF_ACK)
-            engine_change(e, p->slot, r->word | (uint64_t)REF_RETAINED << 8);
-    }
     if (p->passing != 0)
         engine_end(e, p->passing);
 }
@@ -515,11 +556,21 @@ void durable_relocated(struct engine *e, uint32_t from, uint32_t to)
         if (ref_state(r) == REF_FREE || (ref_flags(r) & (REF_DURABLE | REF_ANSWER)) != REF_DURABLE)
             continue;
         d->location[slot] = durable_shifted(d->location[slot], from, to);
+        if (durable_shifted(e->store.places[slot], from, to) != e->store.places[slot])
+            persist_u32(&e->store.places[slot], 0); /* it is not there yet */
         if (ref_on_disk(r))
             persist_u32(&r->cell, durable_shifted(r->cell & ~REF_ON_DISK, from, to) | REF_ON_DISK);
     }
-    for (uint32_t g = 0; g < e->n_groups; g++)
+    for (uint16_t g = 0; g < e->n_groups; g++) {
         d->group_location[g] = durable_shifted(d->group_location[g], from, to);
+        if (d->group_location[g] != group_row(e, g)->place)
+            persist_u64(&group_row(e, g)->place, 0);
+    }
+    for (uint64_t i = d->farewells_appended; i < e->ledger->header.farewells_made; i++) {
+        struct farewell *f = &ledger_farewells(e->ledger)[i % PERSIST_FAREWELLS];
+
+        persist_u32(&f->location, durable_shifted(f->location, from, to));
+    }
     for (uint64_t i = d->placed_out; i < d->placed_in; i++) {
         struct placed *p = &d->placed[i % d->capacity];
 
@@ -532,7 +583,7 @@ void durable_unwritten(struct engine *e, uint32_t location)
 {
     for (uint32_t slot = 1; slot < e->store.reference_pool.high; slot++) {
         if (e->durable->location[slot] == location)
-            e->durable->location[slot] = 0;
+            place(e, slot, 0);
     }
 }
 
@@ -540,7 +591,7 @@ void durable_lost(struct engine *e, uint32_t slot, uint64_t age)
 {
     if ((slot & GROUP_SLOT) != 0 || !is_same(e, slot, age))
         return;
-    e->durable->location[slot] = 0;
+    place(e, slot, 0);
     if (ref_on_disk(engine_reference(e, slot)))
         engine_drop(e, slot, DROP_damaged);
 }
@@ -608,48 +659,118 @@ bool durable_moved(struct engine *e, uint32_t slot, uint64_t age, uint32_t locat
 
 /* ---- At a start ---- */
 
+/* What has no place is appended; of what has one, the journal may not know yet that it is a dead
+ * letter by now. */
+static void start_reference(struct engine *e, uint32_t slot)
+{
+    const struct reference *r = engine_reference(e, slot);
+
+    if (ref_on_disk(r))
+        place(e, slot, r->cell & ~REF_ON_DISK);
+    e->durable->location[slot] = e->store.places[slot];
+    if (e->durable->location[slot] == 0)
+        note_due(e, slot, r->age);
+    else if (owner_is_group(e, ref_owner(r)) && group_is_dead(e, owner_group(e, ref_owner(r))))
+        durable_owner_changed(e, slot);
+}
+
 void durable_started(struct engine *e)
 {
     if (e->durable == NULL)
         return;
     for (uint16_t g = 0; g < e->n_groups; g++) {
-        if (group_row(e, g)->state != GROUP_FREE && (group_row(e, g)->flags & GROUP_DURABLE) != 0)
-            durable_group_made(e, g);
+        const struct group_row *row = group_row(e, g);
+
+        if (row->state == GROUP_FREE || (row->flags & GROUP_DURABLE) == 0)
+            continue;
+        e->durable->group_location[g] = (uint32_t)row->place;
+        if (row->place == 0)
+            note_due(e, GROUP_SLOT | g, row->age);
     }
     for (uint32_t slot = 1; slot < e->store.reference_pool.high; slot++) {
-        const struct reference *r = engine_reference(e, slot);
+        if (is_same(e, slot, engine_reference(e, slot)->age))
+            start_reference(e, slot);
+    }
+}
 
-        if (ref_state(r) == REF_FREE || (ref_flags(r) & REF_DURABLE) == 0)
-            continue;
-        durable_made(e, slot);
-        if (owner_is_group(e, ref_owner(r)) && group_is_dead(e, owner_group(e, ref_owner(r))))
-            durable_owner_changed(e, slot);
+void durable_each_place(const struct engine *e, void (*keep)(void *context, uint32_t location),
+                        void *context)
+{
+    for (uint32_t slot = 1; slot < e->store.reference_pool.high; slot++) {
+        uint32_t location = durable_location(e, slot, engine_reference(e, slot)->age);
+
+        if (location != 0)
+            keep(context, location);
+    }
+    for (uint16_t g = 0; g < e->n_groups; g++) {
+        uint32_t location = durable_location(e, GROUP_SLOT | g, group_row(e, g)->age);
+
+        if (location != 0)
+            keep(context, location);
     }
 }
 
 /* ---- After a reboot ---- */
 
-/* REF_NOBODY: there is no such group. */
-static uint16_t group_of_owner(const struct engine *e, uint64_t owner)
+static uint16_t free_group(const struct engine *e)
 {
     for (uint16_t g = 0; g < e->n_groups; g++) {
-        if (group_row(e, g)->state != GROUP_FREE && group_row(e, g)->age == (owner & ~DEAD_OWNER))
-            return owner & DEAD_OWNER ? group_dead(e, g) : g;
+        if (group_row(e, g)->state == GROUP_FREE)
+            return g;
     }
     return REF_NOBODY;
+}
+
+/* The record of a group is damaged, that of something of its is not: it is in a group all the same,
+ * whose name says what happened. */
+static uint16_t make_lost_group(struct engine *e, uint64_t age)
+{
+    uint16_t g = free_group(e);
+    struct group_row row = {
+        .age = age,
+        .flags = GROUP_DURABLE,
+        .ack_timeout = e->settings.ack_timeout,
+        .delivery_limit = e->settings.delivery_limit,
+        .size_max = e->settings.group_size,
+    };
+
+    if (g == REF_NOBODY)
+        return g;
+    snprintf(row.name, sizeof(row.name), DURABLE_LOST "%" PRIu64, age);
+    *group_row(e, g) = row;
+    persist_u32(&group_row(e, g)->state, GROUP_LIVE);
+    durable_group_made(e, g);
+    return g;
+}
+
+/* Whose that is. 0; 1: its group was lost, and is made anew; -ENOSPC. */
+static int find_owner(struct engine *e, uint64_t owner, uint16_t *out)
+{
+    uint64_t age = owner & ~DEAD_OWNER;
+    uint16_t g = 0;
+    int r = 0;
+
+    while (g < e->n_groups && (group_row(e, g)->state == GROUP_FREE || group_row(e, g)->age != age))
+        g++;
+    if (g == e->n_groups) {
+        g = make_lost_group(e, age);
+        r = 1;
+    }
+    if (g == REF_NOBODY)
+        return -ENOSPC;
+    *out = owner & DEAD_OWNER ? group_dead(e, g) : g;
+    return r;
 }
 
 static int restore_group(struct engine *e, const struct record *record, uint32_t location)
 {
     struct group_row row = {.age = record->age};
-    uint16_t g = 0;
+    uint16_t g = free_group(e);
 
     if (record->size <= RESTORED_SETTINGS || record->size - RESTORED_SETTINGS > sizeof(row.name) ||
         record->bytes[record->size - 1] != '\0')
         return -EBADMSG;
-    while (g < e->n_groups && group_row(e, g)->state != GROUP_FREE)
-        g++;
-    if (g == e->n_groups)
+    if (g == REF_NOBODY)
         return -ENOSPC;
     row.flags = wire_load32(record->bytes);
     row.ack_timeout = wire_load32(record->bytes + 4);
@@ -658,29 +779,31 @@ static int restore_group(struct engine *e, const struct record *record, uint32_t
     memcpy(row.name, record->bytes + RESTORED_SETTINGS, record->size - RESTORED_SETTINGS);
     *group_row(e, g) = row;
     persist_u32(&group_row(e, g)->state, GROUP_LIVE);
-    e->durable->group_location[g] = location;
+    place(e, GROUP_SLOT | g, location);
     return 0;
 }
 
 static int restore_filter(struct engine *e, const struct record *record, uint32_t location)
 {
-    uint16_t g = group_of_owner(e, record->owner);
     struct wire_frame f;
     uint32_t cell;
     uint32_t slot;
+    uint16_t g;
+    int r;
 
     if (wire_get_request(record->bytes, record->size, &f) != WIRE_OK)
         return -EBADMSG;
-    if (g == REF_NOBODY)
-        return -ENOSPC;
+    r = find_owner(e, record->owner, &g);
+    if (r < 0)
+        return r;
     cell = store_put(&e->store, record->bytes, record->size, 0, e->now);
     if (cell == 0)
         return -ENOSPC;
     slot = engine_make(e, REF_WORD(REF_FILTER, REF_DURABLE, 0, 0, group_owner(e, g), REF_NOBODY),
                        cell, 0);
-    e->durable->location[slot] = location;
+    place(e, slot, location);
     e->generation++;
-    return filters_add(&e->filters, f.text, f.text_size, group_owner(e, g), slot) < 0 ? -ENOSPC : 0;
+    return filters_add(&e->filters, f.text, f.text_size, group_owner(e, g), slot) < 0 ? -ENOSPC : r;
 }
 
 static int restore_kept(struct engine *e, const struct record *record, uint64_t expiry,
@@ -688,12 +811,18 @@ static int restore_kept(struct engine *e, const struct record *record, uint64_t 
 {
     struct topic *topic;
     struct wire_frame f;
+    uint32_t before;
     uint32_t cell;
     uint32_t slot;
 
     if (wire_get_delivery(record->bytes, record->size, &f) != WIRE_OK)
         return -EBADMSG;
     topic = topics_add(&e->topics, f.text, f.text_size);
+    before = topic == NULL ? 0 : topic_kept(topic);
+    if (before != 0 && engine_reference(e, before)->age > record->age) {
+        bid_farewell(e, record->age, &location);
+        return 0;
+    }
     cell = store_put(&e->store, record->bytes, record->size, 0, e->now);
     if (topic == NULL || cell == 0)
         return -ENOSPC;
@@ -702,23 +831,28 @@ static int restore_kept(struct engine *e, const struct record *record, uint64_t 
     engine_join_pool(e, cell);
     slot = engine_make(e, REF_WORD(REF_KEPT, REF_DURABLE, record->level, 0, REF_NOBODY, 0), cell,
                        engine_when(expiry));
-    e->durable->location[slot] = location;
+    place(e, slot, location);
     topics_keep(&e->topics, topic, slot);
+    if (before != 0) /* that it was replaced was not synced */
+        engine_end(e, before);
     return 0;
 }
 
 static int restore_message(struct engine *e, const struct record *record, uint64_t expiry,
                            uint32_t location)
 {
-    uint16_t g = group_of_owner(e, record->owner);
+    uint16_t g;
+    int r = find_owner(e, record->owner, &g);
 
-    if (g == REF_NOBODY)
-        return -ENOSPC;
-    engine_make(e,
-                REF_WORD(REF_WAIT, REF_ACK | REF_RETAINED | REF_DURABLE, record->level,
-                         record->tries, group_owner(e, g), REF_NOBODY),
-                location | REF_ON_DISK, group_is_dead(e, g) ? 0 : engine_when(expiry));
-    return 0;
+    if (r < 0)
+        return r;
+    place(e,
+          engine_make(e,
+                      REF_WORD(REF_WAIT, REF_ACK | REF_RETAINED | REF_DURABLE, record->level,
+                               record->tries, group_owner(e, g), REF_NOBODY),
+                      location | REF_ON_DISK, group_is_dead(e, g) ? 0 : engine_when(expiry)),
+          location);
+    return r;
 }
 
 int durable_restore(struct engine *e, const struct record *record, uint64_t expiry,

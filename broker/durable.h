@@ -45,6 +45,10 @@ void durable_forget_session(struct engine *e, uint16_t row);
 /* At a start, after all was linked. */
 void durable_started(struct engine *e);
 
+/* All places that are known then, for the journal to keep. */
+void durable_each_place(const struct engine *e, void (*keep)(void *context, uint32_t location),
+                        void *context);
+
 /* ---- To the journal ---- */
 
 /* Something to be appended. */
@@ -56,6 +60,9 @@ struct durable_item {
     struct wire_slot place; /* size > 0: its payload, to be read there, belongs behind the bytes */
 };
 
+/* At most so many are due; what is refused may be due again. */
+uint64_t durable_due(const struct engine *e);
+
 /* The next one; false: there is none. Then durable_appended() or durable_refused(). */
 bool durable_next(struct engine *e, struct durable_item *item);
 
@@ -63,7 +70,8 @@ bool durable_next(struct engine *e, struct durable_item *item);
 void durable_appended(struct engine *e, const struct durable_item *item, uint32_t location,
                       uint64_t number);
 
-/* There was no room: it is not durable. A message is not taken, and its publisher told (code). */
+/* There was no room. What was new is not taken, and who sent it is told (code); only a retained
+ * message stays, and is not durable. */
 void durable_refused(struct engine *e, const struct durable_item *item, uint8_t code);
 
 /* Things that have ended, for a record END; at most `most` ages. `locations`: what lay there is not
@@ -118,8 +126,9 @@ uint32_t durable_location(const struct engine *e, uint32_t slot, uint64_t age);
 /* ---- After a reboot ---- */
 
 /* A thing that the journal has; in order of age. Store and ledger are empty but for those before
- * it. 0; -ENOSPC: no room for it, or no such group; -EBADMSG: its bytes make no sense. A retained
- * one comes with a frame that fits. */
+ * it. 0; 1: its group's record is lost, and it is in one that was made for it: "lost-" and a
+ * number; -ENOSPC: no room for it; -EBADMSG: its bytes make no sense. A retained one comes with a
+ * frame that fits, at any time. */
 int durable_restore(struct engine *e, const struct record *record, uint64_t expiry,
                     uint32_t location);
 

@@ -57,6 +57,7 @@ static void make_group(struct engine *e, uint16_t g, const struct wire_frame *f)
     row->size_max = e->settings.group_size;
     row->purge = 0;
     row->requeue = 0;
+    row->place = 0;
     persist_u32(&row->state, GROUP_LIVE);
     if (row->flags & GROUP_DURABLE)
         durable_group_made(e, g);
@@ -91,6 +92,8 @@ static uint8_t find_or_make(struct engine *e, const struct wire_frame *f, uint16
         return WIRE_C_BAD_GROUP;
     if ((f->flags & WIRE_F_DURABLE) != 0 && e->durable == NULL)
         return WIRE_C_NO_JOURNAL;
+    if ((f->flags & WIRE_F_DURABLE) != 0 && e->journal_refuses != WIRE_C_OK)
+        return e->journal_refuses;
     *g = find_free_group(e);
     if (*g == REF_NOBODY)
         return WIRE_C_GROUPS_FULL;

@@ -62,8 +62,8 @@ uint8_t groups_accept(struct engine *e, uint16_t g, const struct wire_frame *f, 
                      (durable ? REF_DURABLE : 0) | (f->flags & WIRE_F_POOLED ? REF_HELD : 0);
     uint32_t slot;
 
-    if (durable && e->journal_full)
-        return WIRE_C_JOURNAL_FULL;
+    if (durable && e->journal_refuses != WIRE_C_OK)
+        return e->journal_refuses;
     if (e->n_grouped >= e->store.reference_pool.max / REFERENCES_SHARE ||
         (!durable && !make_room(e, g, size))) {
         board_add(&groups_on_board(e, g)->refused, 1);

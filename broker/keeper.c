@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -57,7 +58,7 @@ struct pool_descriptor {
     int fd; /* -1: none */
 };
 
-/* A retained message with a large payload, which is brought back after the start. */
+/* A retained message with a large payload, which is brought back when all else is there. */
 struct large {
     struct record record; /* without bytes */
     uint32_t location;
@@ -70,7 +71,8 @@ struct keeper {
     uint32_t n_moving;
     bool emptying;                       /* a segment */
     uint32_t segment;                    /* … this one */
-    uint32_t cursor;                     /* … has been looked at so far */
+    uint32_t cursor;                     /* … has been looked at so far; UINT32_MAX: to its end */
+    uint64_t emptied;                    /* number of the last record that was moved */
     struct pool_descriptor *descriptors; /* by row */
     struct {
         int fd;
@@ -79,7 +81,6 @@ struct keeper {
     uint32_t n_retired;
     struct large *large;
     uint32_t n_large;
-    uint32_t n_restored;
     uint64_t wall; /* CLOCK_REALTIME less CLOCK_BOOTTIME, nanoseconds */
     struct log_limit trouble_limit;
     struct log_limit damage_limit;
@@ -180,7 +181,9 @@ static void say_trouble(struct broker *b)
     const char *sentence = NULL;
     int trouble = journal_trouble(k->journal, &sentence);
 
-    b->engine.journal_full = trouble != 0;
+    b->engine.journal_refuses = trouble == 0         ? WIRE_C_OK
+                                : trouble == -ENOSPC ? WIRE_C_JOURNAL_FULL
+                                                     : WIRE_C_JOURNAL_ERROR;
     if (trouble != 0)
         log_limited(&k->trouble_limit, b->engine.now, CONFIG_LOG_WARNING,
                     "%s; durable messages are refused", sentence);
@@ -243,7 +246,7 @@ static void append_all(struct broker *b)
 {
     struct durable_item item;
 
-    while (durable_next(&b->engine, &item))
+    for (uint64_t n = durable_due(&b->engine); n > 0 && durable_next(&b->engine, &item); n--)
         append_item(b, &item);
     append_ends(b);
     durable_stamp(&b->engine, journal_appended(b->keeper->journal));
@@ -429,20 +432,15 @@ static void loaded(struct broker *b, struct reading *r, const struct journal_eve
     end_reading(b, r);
 }
 
-/* A retained one is there again, unless there is a newer one by now. */
+/* A large retained message is there again. */
 static void keep_again(struct broker *b, struct reading *r)
 {
-    struct engine *e = &b->engine;
-    struct wire_frame f;
-    const struct topic *topic = NULL;
-
     r->record.bytes = r->frame;
     r->record.size = r->size;
-    if (wire_get_delivery(r->frame, r->size, &f) == WIRE_OK)
-        topic = topics_find(&e->topics, f.text, f.text_size);
-    if (topic == NULL || topic_kept(topic) == 0)
-        durable_restore(e, &r->record, expiry_of(b->keeper, r->record.when), r->location);
-    e->next_age = e->ledger->header.committed;
+    if (memory_grow(&b->memory, &b->engine) < 0 ||
+        durable_restore(&b->engine, &r->record, expiry_of(b->keeper, r->record.when), r->location) <
+            0)
+        log_damage(b, "a retained message");
 }
 
 static void copied(struct broker *b, struct reading *r, const struct journal_event *event)
@@ -485,6 +483,7 @@ static void move_on(struct broker *b, struct reading *r, const struct journal_ev
                        &location) == 0) {
         journal_keep(k->journal, location);
         durable_moved(&b->engine, r->slot, r->age, location, journal_appended(k->journal));
+        k->emptied = journal_appended(k->journal);
         board_add(&b->engine.board->journal.counters.moves, 1);
     }
     end_reading(b, r);
@@ -501,8 +500,8 @@ static void empty_segment(struct broker *b)
             k->emptying = false;
             return;
         }
-        if (k->n_moving > 0) /* those of the round before */
-            return;
+        if (k->n_moving > 0 || journal_written(k->journal) < k->emptied)
+            return; /* what the round before moved keeps its old place until it is written */
         k->emptying = true;
         k->segment = segment;
         k->cursor = 0;
@@ -595,31 +594,13 @@ static void show(struct broker *b)
     board_set(&board->size, f.bytes_used);
     board_set(&board->live, f.bytes_live);
     board_set(&board->segments, f.segments);
-    board_set(&board->full, b->engine.journal_full);
+    board_set(&board->full, b->engine.journal_refuses != WIRE_C_OK);
     board_set(&board->unsynced,
               journal_appended(b->keeper->journal) - journal_synced(b->keeper->journal));
     board_set(&board->counters.records, journal_appended(b->keeper->journal));
     board_set(&board->counters.commits, f.commits);
     board_set(&board->counters.syncs, f.syncs);
     board_set(&board->counters.failures, f.failures);
-}
-
-static void ask_for_large(struct broker *b)
-{
-    struct keeper *k = b->keeper;
-
-    while (k->n_restored < k->n_large) {
-        struct reading *r = find_free(k);
-
-        if (r == NULL)
-            return;
-        r->purpose = KEEP;
-        r->record = k->large[k->n_restored].record;
-        r->location = k->large[k->n_restored].location;
-        if (!ask(b, r))
-            return;
-        k->n_restored++;
-    }
 }
 
 void keeper_step(struct broker *b)
@@ -633,7 +614,6 @@ void keeper_step(struct broker *b)
     collect(b);
     append_all(b);
     ask_for_loads(b);
-    ask_for_large(b);
     empty_segment(b);
     journal_commit(k->journal);
     say_trouble(b);
@@ -682,7 +662,7 @@ int keeper_open(struct broker *b)
     int r;
 
     if (c->journal[0] == '\0') {
-        if (memory_ledger(&b->memory)->header.journal == 0)
+        if (memory_ledger(&b->memory)->header.journal == LEDGER_VOLATILE)
             return 0;
         log_error("instance \"%s\" was left with durable messages in a journal: set `journal` to "
                   "where it is, or remove them with mqctl cleanup",
@@ -717,7 +697,7 @@ static void report_damage(void *context, const char *sentence)
     board_add(&b->engine.board->journal.counters.damaged, 1);
 }
 
-/* A retained message whose payload is too large for a frame comes later. */
+/* A retained message whose payload is too large for a frame comes when the journal runs. */
 static bool put_off(struct keeper *k, const struct record *record, uint32_t location)
 {
     struct large *more;
@@ -745,11 +725,47 @@ static int restore(void *context, const struct record *record, uint32_t location
     if (r < 0 || put_off(k, record, location))
         return r;
     r = durable_restore(&b->engine, record, expiry_of(k, record->when), location);
-    if (r == -EBADMSG) {
+    if (r == -EBADMSG)
         report_damage(b, "a record of the journal makes no sense: it is passed over");
-        r = 0;
+    if (r == 1)
+        report_damage(b, "the record of a group is lost: what it had is in a group that is called "
+                         "\"lost-\" and a number");
+    return r == -EBADMSG || r == 1 ? 0 : r;
+}
+
+static bool is_reading(const struct keeper *k)
+{
+    for (uint32_t i = 0; i < JOURNAL_READS; i++) {
+        if (k->readings[i].purpose != NOTHING)
+            return true;
     }
-    return r;
+    return false;
+}
+
+/* Read large retained messages back into pools, and wait for it. */
+static int restore_large(struct broker *b)
+{
+    struct keeper *k = b->keeper;
+    struct pollfd ready = {.fd = journal_fd(k->journal), .events = POLLIN};
+    uint32_t n = 0;
+
+    while (n < k->n_large || is_reading(k)) {
+        struct reading *r = n < k->n_large ? find_free(k) : NULL;
+
+        if (r != NULL) {
+            r->purpose = KEEP;
+            r->record = k->large[n].record;
+            r->location = k->large[n++].location;
+            if (ask(b, r))
+                continue;
+            n--;
+        }
+        journal_commit(k->journal);
+        if (poll(&ready, 1, -1) < 0 && errno != EINTR)
+            return -errno;
+        journal_collect(k->journal, on_journal_event, b);
+    }
+    return 0;
 }
 
 static int fill_store(struct broker *b)
@@ -759,8 +775,12 @@ static int fill_store(struct broker *b)
     char sentence[JOURNAL_SENTENCE] = "";
     uint64_t highest = 0;
     uint64_t since = shell_clock(CLOCK_MONOTONIC);
-    int r = journal_scan(k->journal, &reader, &highest, sentence);
+    int r;
 
+    persist_u64(&b->engine.ledger->header.journal, LEDGER_FILLING);
+    r = journal_scan(k->journal, &reader, &highest, sentence);
+    if (r == 0)
+        r = restore_large(b);
     if (r == -ENOSPC) {
         log_error("what is in the journal of instance \"%s\" does not fit: raise max_groups, "
                   "references or store_size, or make room in /dev/shm",
@@ -776,13 +796,18 @@ static int fill_store(struct broker *b)
     if (r < 0)
         return r;
     durable_restored(&b->engine, highest);
-    persist_u64(&b->engine.ledger->header.journal, 1);
-    if (b->engine.n_grouped > 0 || b->engine.n_retained > 0 || k->n_large > 0)
+    persist_u64(&b->engine.ledger->header.journal, LEDGER_JOURNAL);
+    if (b->engine.n_grouped > 0 || b->engine.n_retained > 0)
         log_info("%" PRIu32 " messages of groups and %" PRIu32
                  " retained ones from the journal, in %" PRIu64 " ms",
-                 b->engine.n_grouped, b->engine.n_retained + k->n_large,
+                 b->engine.n_grouped, b->engine.n_retained,
                  (shell_clock(CLOCK_MONOTONIC) - since) / 1000000);
     return 0;
+}
+
+static void keep_place(void *context, uint32_t location)
+{
+    journal_keep(context, location);
 }
 
 /* Places that the store still knows; the rest is appended again. */
@@ -790,20 +815,20 @@ static int go_on(struct broker *b)
 {
     struct journal_reader reader = {.damage = report_damage, .context = b};
     char sentence[JOURNAL_SENTENCE];
-    struct engine *e = &b->engine;
     int r = journal_continue(b->keeper->journal, &reader, sentence);
 
     if (r < 0) {
         log_error("%s", sentence);
         return r;
     }
-    for (uint32_t slot = 1; slot < e->store.reference_pool.high; slot++) {
-        const struct reference *ref = engine_reference(e, slot);
-
-        if (ref_state(ref) != REF_FREE && ref_on_disk(ref))
-            journal_keep(b->keeper->journal, ref->cell & ~REF_ON_DISK);
-    }
+    durable_each_place(&b->engine, keep_place, b->keeper->journal);
     return 0;
+}
+
+/* Is there a store already? */
+static bool is_filled(const struct ledger_header *h)
+{
+    return h->journal == LEDGER_JOURNAL || (h->journal == LEDGER_FILLING && h->committed > 1);
 }
 
 int keeper_start(struct broker *b)
@@ -813,7 +838,12 @@ int keeper_start(struct broker *b)
 
     if (k == NULL)
         return 0;
-    r = b->engine.ledger->header.journal == 0 ? fill_store(b) : go_on(b);
+    if (is_filled(&b->engine.ledger->header)) {
+        persist_u64(&b->engine.ledger->header.journal, LEDGER_JOURNAL);
+        r = go_on(b);
+    } else {
+        r = fill_store(b);
+    }
     if (r == 0)
         r = loop_add(&b->loop, &k->source, journal_fd(k->journal), EPOLLIN, on_readable);
     board_set(&b->engine.board->journal.enabled, 1);

@@ -173,6 +173,16 @@ static uint32_t least(uint32_t a, size_t b)
     return a < b ? a : (uint32_t)b;
 }
 
+/* Memory for the places of so many references, from this one on. */
+static int allocate_places(struct memory *m, uint32_t first, size_t n)
+{
+    const struct ledger_header *h = &memory_ledger(m)->header;
+
+    return segment_allocate(
+        &m->store, store_places_offset(h->n_references, h->n_cells) + first * sizeof(uint32_t),
+        least((uint32_t)n, h->n_references - first) * sizeof(uint32_t));
+}
+
 static int create_store(struct memory *m, const struct config *config)
 {
     struct ledger_header *h = &memory_ledger(m)->header;
@@ -198,6 +208,8 @@ static int create_store(struct memory *m, const struct config *config)
     r = segment_allocate(&m->store, 0, MEGABYTE);
     if (r == 0)
         r = segment_allocate(&m->store, store_cells_offset(n_references), MEGABYTE);
+    if (r == 0)
+        r = allocate_places(m, 0, MEGABYTE / sizeof(struct reference));
     h->references_allocated = least(n_references, MEGABYTE / sizeof(struct reference));
     h->cells_allocated = least(n_cells, MEGABYTE / sizeof(struct cell));
     if (r < 0)
@@ -437,9 +449,12 @@ int memory_grow(struct memory *m, struct engine *e)
     struct ledger_header *h = &memory_ledger(m)->header;
     int r = 0;
 
-    while (r == 0 && engine_wants_references(e))
-        r = grow(m, &e->store.reference_pool, &h->references_allocated, 0,
-                 sizeof(struct reference));
+    while (r == 0 && engine_wants_references(e)) {
+        r = allocate_places(m, h->references_allocated, MEGABYTE / sizeof(struct reference));
+        if (r == 0)
+            r = grow(m, &e->store.reference_pool, &h->references_allocated, 0,
+                     sizeof(struct reference));
+    }
     while (r == 0 && engine_wants_cells(e))
         r = grow(m, &e->store.cell_pool, &h->cells_allocated, store_cells_offset(h->n_references),
                  sizeof(struct cell));

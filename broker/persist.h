@@ -74,6 +74,14 @@ enum ledger_state {
     LEDGER_STOPPING = 2, /* a clean stop has begun: whoever starts next finishes the removal (K9) */
 };
 
+/* Where durable references are. */
+enum ledger_journal {
+    LEDGER_VOLATILE = 0, /* there is no journal */
+    LEDGER_JOURNAL = 1,
+    LEDGER_FILLING = 2, /* the store is filled from the journal: that is over with the first commit
+                         */
+};
+
 struct ledger_header {
     uint32_t magic;
     uint32_t layout;
@@ -87,7 +95,7 @@ struct ledger_header {
     uint64_t pool_max;  /* bytes that a client's pool may have: clients were told */
     uint32_t n_groups;  /* so many groups, and as many stores of dead letters */
     uint32_t reserved;
-    uint64_t journal; /* names the journal that the durable references are in; 0: there is none */
+    uint64_t journal;        /* enum ledger_journal */
     uint64_t farewells_made; /* ends of durable references, ever; the ring is behind the groups */
     uint64_t farewells_written; /* … and so many of them stand in the journal */
     uint64_t spare[6];
@@ -196,7 +204,7 @@ struct group_row {
     uint64_t size_max;       /* bytes that may wait in it */
     uint64_t purge;          /* messages below this age are being removed; 0: none are */
     uint64_t requeue;        /* dead letters below this age are on their way back to the group */
-    uint64_t spare;
+    uint64_t place;          /* of a durable one's record in the journal; 0: it has none yet */
 };
 
 struct ledger {

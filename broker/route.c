@@ -274,7 +274,7 @@ static uint8_t keep(struct routing *t, const struct wire_frame *f, struct topic 
                     uint32_t cell)
 {
     struct engine *e = t->e;
-    unsigned flags = e->durable != NULL && !e->journal_full ? REF_DURABLE : 0;
+    unsigned flags = e->durable != NULL && e->journal_refuses == WIRE_C_OK ? REF_DURABLE : 0;
 
     if (f->payload_size == 0) {
         forget_kept(e, topic);
@@ -288,7 +288,7 @@ static uint8_t keep(struct routing *t, const struct wire_frame *f, struct topic 
     topics_keep(&e->topics, topic,
                 engine_make(e, REF_WORD(REF_KEPT, flags, f->priority, 0, REF_NOBODY, 0), cell,
                             engine_when(f->expiry)));
-    return e->durable != NULL && e->journal_full ? WIRE_C_JOURNAL_FULL : WIRE_C_OK;
+    return e->durable != NULL ? e->journal_refuses : WIRE_C_OK;
 }
 
 /* Returns WIRE_C_OK, or why the group did not take it: counted for its publisher. Cold: what goes

@@ -17,6 +17,11 @@ size_t store_cells_offset(uint32_t n_references)
 
 size_t store_size(uint32_t n_references, uint32_t n_cells)
 {
+    return store_places_offset(n_references, n_cells) + n_references * sizeof(uint32_t);
+}
+
+size_t store_places_offset(uint32_t n_references, uint32_t n_cells)
+{
     return store_cells_offset(n_references) + n_cells * sizeof(struct cell);
 }
 
@@ -26,6 +31,7 @@ void store_init(struct store *s, void *base, uint32_t n_references, uint32_t n_c
     *s = (struct store){
         .references = base,
         .cells = (struct cell *)((char *)base + store_cells_offset(n_references)),
+        .places = (uint32_t *)((char *)base + store_places_offset(n_references, n_cells)),
         .reference_pool = {.max = n_references, .allocated = references_allocated, .high = 1},
         .cell_pool = {.max = n_cells, .allocated = cells_allocated, .high = 1},
     };

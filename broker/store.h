@@ -20,13 +20,16 @@ struct store_pool {     /* slots of one kind */
 struct store {
     struct reference *references;
     struct cell *cells;
+    uint32_t *places; /* by reference: where a durable one's record is in the journal, once it is
+                         written; 0: nowhere */
     struct store_pool reference_pool;
     struct store_pool cell_pool;
 };
 
-/* Bytes of a store's segment; references first, cells from a page boundary on. */
+/* Bytes of a store's segment; references first, cells from a page boundary on, then places. */
 size_t store_size(uint32_t n_references, uint32_t n_cells);
 size_t store_cells_offset(uint32_t n_references);
+size_t store_places_offset(uint32_t n_references, uint32_t n_cells);
 
 /* Over `base`, of which so many slots of each kind, at least one, have memory behind them. An empty
  * store: everything behind it is zero. */

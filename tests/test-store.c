@@ -318,7 +318,7 @@ static void cells_begin_at_a_page(void **state)
     assert_int_equal(store_cells_offset(1), 4096);
     assert_int_equal(store_cells_offset(128), 4096);
     assert_int_equal(store_cells_offset(129), 8192);
-    assert_int_equal(store_size(128, 3), 4096 + 3 * 256);
+    assert_int_equal(store_size(128, 3), 4096 + 3 * 256 + 128 * 4);
 }
 
 int main(void)
