@@ -391,6 +391,26 @@ void daemon_kill(struct daemon *d)
     reap(d);
 }
 
+void daemon_reboot(struct daemon *d)
+{
+    daemon_kill(d);
+    remove_all(d);
+}
+
+int daemon_refuse(struct daemon *d)
+{
+    uint64_t begun = patience_now();
+    int status;
+
+    daemon_spawn(d, NULL, NULL);
+    while (waitpid(d->pid, &status, WNOHANG) == 0) {
+        assert_false(daemon_serves(d));
+        patience_spend(begun, "the broker to end");
+    }
+    d->pid = 0;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
 int daemon_stop(struct daemon *d)
 {
     int status;

@@ -58,6 +58,13 @@ bool daemon_serves(struct daemon *d);
 /* SIGKILL, and reap it. */
 void daemon_kill(struct daemon *d);
 
+/* What a reboot of the machine leaves of it: files, and nothing else. SIGKILL, and all of its
+ * queues and segments are gone; those of its clients too, who are the caller's to kill. */
+void daemon_reboot(struct daemon *d);
+
+/* Fork it, and return when it has ended without having served: its exit status. */
+int daemon_refuse(struct daemon *d);
+
 /* SIGTERM, and its exit status. */
 int daemon_stop(struct daemon *d);
 
