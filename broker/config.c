@@ -26,6 +26,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "broker/journal.h"
+
 #define KIB (INT64_C(1) << 10)
 #define MIB (INT64_C(1) << 20)
 #define GIB (INT64_C(1) << 30)
@@ -39,8 +41,6 @@ enum {
     WINDOW_MAX = 1 << 20,
     /* An eighth is kept for control frames (rule P6): 8 for each client. */
     REFERENCES_PER_CLIENT = 64,
-    /* One is written, one is emptied, and the others have room for what still lives. */
-    JOURNAL_SEGMENTS_MIN = 4,
 };
 
 /* ---- The table ---- */
@@ -87,8 +87,9 @@ static const struct key keys[] = {
     {AT(topic_rows), .kind = INTEGER, .min = 1, .max = 65536, .fallback = 1024},
     {AT(max_groups), .kind = INTEGER, .min = 0, .max = 1024, .fallback = 64},
     {AT(journal), .kind = PATH},
-    {AT(journal_segment), .kind = SIZE, .min = 64 * KIB, .max = GIB, .fallback = 16 * MIB},
-    {AT(journal_size), .kind = SIZE, .min = 256 * KIB, .max = 64 * GIB, .fallback = GIB},
+    {AT(journal_segment), .kind = SIZE, .min = RECORD_SEGMENT_MIN, .max = RECORD_SEGMENT_MAX,
+     .fallback = 16 * MIB},
+    {AT(journal_size), .kind = SIZE, .min = 320 * KIB, .max = 64 * GIB, .fallback = GIB},
     {AT(sync), .kind = CHOICE, .fallback = CONFIG_SYNC_ALWAYS, .choices = sync_choices},
     {AT(max_subscriptions), .kind = INTEGER, .min = 1, .max = 1000000, .fallback = 16384,
      .reloadable = true},
@@ -392,6 +393,16 @@ static int check_fit(const struct config *config, const struct place places[N_KE
                     " bytes, and must be at most half of store_size, which is %" PRId64
                     "; the other half is for messages under way",
                     config->retained_size, config->store_size);
+    if ((config->journal_segment & (config->journal_segment - 1)) != 0)
+        return fail(error, blame(places, "journal_segment", "journal_segment"),
+                    "journal_segment is %" PRId64
+                    " bytes, and must be a power of two, such as \"1M\" or \"16M\"",
+                    config->journal_segment);
+    if (config->journal_size / RECORD_SLOTS_MAX > config->journal_segment)
+        return fail(error, blame(places, "journal_size", "journal_segment"),
+                    "journal_size is %" PRId64
+                    " bytes, and must be at most %d times journal_segment, which is %" PRId64,
+                    config->journal_size, RECORD_SLOTS_MAX, config->journal_segment);
     if (config->journal_size / JOURNAL_SEGMENTS_MIN < config->journal_segment)
         return fail(error, blame(places, "journal_size", "journal_segment"),
                     "journal_size is %" PRId64

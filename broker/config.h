@@ -44,8 +44,8 @@ struct config {
     int64_t max_groups;  /* consumer groups at once; 0..1024, default 64 */
     /* The journal's directory; "", the default: there is none, and nothing is durable. */
     char journal[CONFIG_PATH_MAX];
-    int64_t journal_segment; /* bytes of one of its files; 64K..1G, default 16M */
-    int64_t journal_size;    /* … of all, at least four; 256K..64G, default 1G */
+    int64_t journal_segment; /* bytes of one of its files; a power of two, 64K..64M, default 16M */
+    int64_t journal_size;    /* … of all: five of them to 2,047; 320K..64G, default 1G */
     int64_t sync;            /* enum config_sync */
     /* At start and on reload. */
     int64_t max_subscriptions; /* of one session; 1..1,000,000, default 16,384 */

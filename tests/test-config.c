@@ -256,8 +256,12 @@ static void assert_range(const char *key, const char *const good[], const char *
         snprintf(text, sizeof(text), "%s = %s; %s %s %s %s", key, *good,
                  strcmp(key, "max_clients") == 0 ? "store_size = \"8G\";" : "",
                  strcmp(key, "store_size") == 0 ? "max_clients = 1;" : "",
-                 strcmp(key, "journal_segment") == 0 ? "journal_size = \"64G\";" : "",
-                 strcmp(key, "journal_size") == 0 ? "journal_segment = \"64K\";" : "");
+                 strcmp(*good, "\"64M\"") == 0   ? "journal_size = \"64G\";"
+                 : strcmp(*good, "\"64G\"") == 0 ? "journal_segment = \"64M\";"
+                                                 : "",
+                 strcmp(*good, "\"64K\"") == 0    ? "journal_size = \"100M\";"
+                 : strcmp(*good, "\"320K\"") == 0 ? "journal_segment = \"64K\";"
+                                                  : "");
         parse(text);
     }
     snprintf(whole, sizeof(whole), "t.conf:1: %s must be from %s", key, sentence);
@@ -291,10 +295,10 @@ static void values_out_of_range_are_said_with_the_range(void **state)
                  "\"4K\" to \"4G\", or 0 to have it chosen");
     assert_range("poll_usec", LIST("0", "1000"), LIST("-1", "1001"), "0 to 1000");
     assert_range("max_groups", LIST("0", "1024"), LIST("-1", "1025"), "0 to 1024");
-    assert_range("journal_segment", LIST("\"64K\"", "\"1G\""), LIST("\"63K\"", "\"2G\"", "0"),
-                 "\"64K\" to \"1G\"");
-    assert_range("journal_size", LIST("\"256K\"", "\"64G\""), LIST("\"255K\"", "\"65G\"", "0"),
-                 "\"256K\" to \"64G\"");
+    assert_range("journal_segment", LIST("\"64K\"", "\"64M\""), LIST("\"63K\"", "\"65M\"", "0"),
+                 "\"64K\" to \"64M\"");
+    assert_range("journal_size", LIST("\"320K\"", "\"64G\""), LIST("\"319K\"", "\"65G\"", "0"),
+                 "\"320K\" to \"64G\"");
     assert_range("group_size", LIST("\"4K\"", "\"64G\""), LIST("\"3K\"", "\"65G\"", "0"),
                  "\"4K\" to \"64G\"");
     assert_range("ack_timeout", LIST("\"10ms\"", "\"24h\""), LIST("\"9ms\"", "\"25h\"", "\"0\""),
@@ -388,14 +392,21 @@ static void retained_messages_get_at_most_half_of_the_store(void **state)
     parse("store_size = \"8M\"; retained_size = \"4M\";");
 }
 
-static void a_journal_has_room_for_four_segments(void **state)
+static void a_journal_has_five_segments_to_2047_of_a_power_of_two(void **state)
 {
     (void)state;
-    assert_error("journal_size = \"4M\";\njournal_segment = \"1025K\";",
-                 "t.conf:1: journal_size is 4194304 bytes, and must be at least 4 times "
-                 "journal_segment, which is 1049600");
-    assert_error_at("\njournal_segment = \"1G\";", "t.conf:2: journal_size is 1073741824 bytes");
-    parse("journal_size = \"4M\"; journal_segment = \"1M\";");
+    assert_error("journal_size = \"4M\";\njournal_segment = \"1M\";",
+                 "t.conf:1: journal_size is 4194304 bytes, and must be at least 5 times "
+                 "journal_segment, which is 1048576");
+    assert_error("\njournal_segment = \"1000K\";",
+                 "t.conf:2: journal_segment is 1024000 bytes, and must be a power of two, such as "
+                 "\"1M\" or \"16M\"");
+    assert_error("journal_size = \"128M\";\njournal_segment = \"64K\";",
+                 "t.conf:1: journal_size is 134217728 bytes, and must be at most 2047 times "
+                 "journal_segment, which is 65536");
+    assert_error_at("\njournal_segment = \"64K\";", "t.conf:2: journal_size is 1073741824 bytes");
+    parse("journal_size = \"5M\"; journal_segment = \"1M\";");
+    parse("journal_size = \"2047M\"; journal_segment = \"1M\";");
 }
 
 /* ---- Files ---- */
@@ -583,7 +594,7 @@ static void reload_takes_what_may_change_and_names_what_may_not(void **state)
               "\"9M\"; stall_timeout = \"1s\";"
               "retained_size = \"10M\"; poll_usec = 11; overflow = \"disconnect\";"
               "log_level = \"error\"; max_groups = 1; journal = \"/j\"; journal_segment = \"1M\";"
-              "journal_size = \"4M\"; sync = \"never\"; group_size = \"1M\";"
+              "journal_size = \"5M\"; sync = \"never\"; group_size = \"1M\";"
               "group_overflow = \"block\"; ack_timeout = \"1s\"; delivery_limit = 1;"
               "group_linger = \"1s\"; aging = \"1s\"; sync_interval = \"1s\";");
     config_reload(&config, &fresh, note, &kept);
@@ -656,7 +667,7 @@ int main(void)
         cmocka_unit_test(a_store_too_small_for_the_clients_is_said_with_numbers),
         cmocka_unit_test(references_too_few_for_the_clients_are_said_with_numbers),
         cmocka_unit_test(retained_messages_get_at_most_half_of_the_store),
-        cmocka_unit_test(a_journal_has_room_for_four_segments),
+        cmocka_unit_test(a_journal_has_five_segments_to_2047_of_a_power_of_two),
         cmocka_unit_test_setup_teardown(a_file_is_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_cannot_be_read_is_said, set_up, tear_down),
         cmocka_unit_test(a_configuration_includes_no_other_file),
