@@ -90,6 +90,7 @@ static void fill_row(struct engine *e, uint16_t i, uint32_t pool_slot, const str
     row->upto = 0;
     row->received = 0;
     row->missed = 0;
+    row->said_bye = 0;
     row->end_code = WIRE_C_OK;
     row->pool = f->pool;
     row->pool_slot = pool_slot;
@@ -294,6 +295,7 @@ void life_let_go(struct engine *e, uint16_t i)
 void life_bye(struct engine *e, uint16_t i)
 {
     e->sessions[i].said_bye = true;
+    persist_u32(&engine_row(e, i)->said_bye, 1); /* before it is seen to end */
     life_leave(e, i, WIRE_C_OK);
 }
 

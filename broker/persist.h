@@ -151,7 +151,8 @@ struct row {
     uint64_t upto;     /* age of the youngest plain reference in the batch in doubt */
     uint64_t received; /* bytes of window it has used, ever */
     uint64_t missed;   /* messages dropped for it, ever */
-    uint64_t spare;
+    uint32_t said_bye; /* nobody else may remember it when its end is carried out */
+    uint32_t spare;
     uint32_t end_code;  /* of ROW_ENDING: enum wire_code, WIRE_C_OK if by itself */
     uint32_t pool_slot; /* which of the ledger's pools is its */
     uint64_t pool;      /* nonce of that */

@@ -189,6 +189,7 @@ static void start_row(struct engine *e, uint16_t i)
     case ROW_ENDING:
         e->sessions[i].ending_since = e->now;
         e->sessions[i].end_code = (uint8_t)row->end_code;
+        e->sessions[i].said_bye = row->said_bye != 0;
         rows_add(&e->ending, i);
         break;
     case ROW_FREE:

@@ -680,6 +680,23 @@ static void a_goodbye_takes_the_will_along(void **state)
     expect_nothing(r, b);
 }
 
+static void K6_and_so_it_does_if_the_broker_dies_before_it_is_carried_out(void **state)
+{
+    struct rig *r = *state;
+    uint16_t a = expect_session(r, "a"), b = expect_session(r, "b");
+
+    rig_subscribe(r, b, "gone/#");
+    rig_turn(r);
+    expect_answer(r, b, WIRE_C_OK, 0, 1);
+    set_will(r, a, "gone/a", "last", 0);
+    rig_bye(r, a);
+    assert_int_equal(rig_restart(r), 0);
+    life_quiet(&r->engine);
+    rig_turn(r);
+    expect_nothing(r, b);
+    assert_int_equal(board_get(&r->engine.board->totals.said_bye), 1);
+}
+
 /* ---- Requests ---- */
 
 static void a_reply_acknowledges_the_request(void **state)
@@ -728,6 +745,22 @@ static void a_payload_that_was_brought_in_frees_its_place(void **state)
     assert_int_equal(rig_restart(r), 0);
     acknowledge(r, a, expect_job(r, a, "1", 0));
     acknowledge(r, a, expect_job(r, a, "4711", 0));
+}
+
+static void a_payload_is_brought_in_also_after_a_start_and_when_it_came_back(void **state)
+{
+    struct rig *r = *state;
+    uint16_t a = expect_session(r, "a"), p = expect_session(r, "p");
+
+    join(r, a, 1);
+    assert_true(rig_publish_pooled(r, p, 8, "job/a", 4711));
+    assert_int_equal(r->engine.settling.n, 1);
+    assert_int_equal(rig_restart(r), 0);
+    assert_int_equal(r->engine.settling.n, 1);
+    rig_turn(r);
+    r->engine.settling.n = 0;
+    rig_kill(r, a);
+    assert_int_equal(r->engine.settling.n, 1);
 }
 
 static int setup_with_pools(void **state)
