@@ -43,15 +43,17 @@ static bool make_room(struct engine *e, uint16_t g, uint64_t size)
     return true;
 }
 
-/* A small payload does not stay in its publisher's pool while it waits: the shell brings it in. */
-static void settle_later(struct engine *e, uint32_t slot, const struct wire_frame *f)
+void groups_settle_later(struct engine *e, uint32_t slot)
 {
+    const struct reference *r = engine_reference(e, slot);
     struct slots_due *due = &e->settling;
 
-    if ((f->flags & WIRE_F_POOLED) == 0 || f->slot.size > SETTLE_MAX || due->n == SLOTS_DUE)
+    if ((ref_flags(r) & REF_DURABLE) != 0 || due->n == SLOTS_DUE ||
+        !cell_pooled(store_cell(&e->store, r->cell)) ||
+        wire_message_slot(store_cell(&e->store, r->cell)->bytes).size > SETTLE_MAX)
         return;
     due->slots[due->n].slot = slot;
-    due->slots[due->n++].age = engine_reference(e, slot)->age;
+    due->slots[due->n++].age = r->age;
 }
 
 uint8_t groups_accept(struct engine *e, uint16_t g, const struct wire_frame *f, uint32_t cell)
@@ -60,7 +62,6 @@ uint8_t groups_accept(struct engine *e, uint16_t g, const struct wire_frame *f, 
     bool durable = (group_row(e, g)->flags & GROUP_DURABLE) != 0 && f->type != WIRE_REQUEST;
     unsigned flags = REF_ACK | (f->type == WIRE_REQUEST ? REF_REQUEST : 0) |
                      (durable ? REF_DURABLE : 0) | (f->flags & WIRE_F_POOLED ? REF_HELD : 0);
-    uint32_t slot;
 
     if (durable && e->journal_refuses != WIRE_C_OK)
         return e->journal_refuses;
@@ -71,10 +72,8 @@ uint8_t groups_accept(struct engine *e, uint16_t g, const struct wire_frame *f, 
     }
     if (!durable && !is_full(e, g, size))
         flags |= REF_RETAINED; /* the group's, not its publisher's (P4) */
-    slot = engine_make(e, REF_WORD(REF_WAIT, flags, f->priority, 0, group_owner(e, g), REF_NOBODY),
-                       cell, engine_when(f->expiry));
-    if (!durable) /* the journal takes it from there */
-        settle_later(e, slot, f);
+    engine_make(e, REF_WORD(REF_WAIT, flags, f->priority, 0, group_owner(e, g), REF_NOBODY), cell,
+                engine_when(f->expiry));
     board_add(&groups_on_board(e, g)->in, 1);
     return WIRE_C_OK;
 }

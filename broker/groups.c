@@ -196,6 +196,7 @@ static void link_waiting(struct engine *e, uint32_t slot)
         backlog_insert(&group->waiting, &e->store, ref_level(r), slot);
     group->n_waiting++;
     count_message(e, r, 1);
+    groups_settle_later(e, slot);
     groups_be_busy(e, g);
 }
 

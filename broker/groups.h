@@ -213,6 +213,11 @@ void groups_show(struct engine *e);
 void groups_be_busy(struct engine *e, uint16_t g);
 void groups_be_dirty(struct engine *e, uint16_t g);
 
+/* A small payload does not stay in its publisher's pool while its message waits: the shell brings
+ * it in (e->settling), unless the journal takes it from there. Of whatever comes to wait: new,
+ * after a start, or returned, for nobody may be there to take it. */
+void groups_settle_later(struct engine *e, uint32_t slot);
+
 /* What stands on the board for it: a group's row, also for its dead letters. */
 struct board_group *groups_on_board(const struct engine *e, uint16_t g);
 

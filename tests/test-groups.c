@@ -800,8 +800,10 @@ int main(void)
         TEST(K3_an_acknowledgement_settles_the_batch_in_doubt),
         TEST(K6_a_will_is_published_once_when_its_session_dies),
         TEST(a_goodbye_takes_the_will_along),
+        TEST(K6_and_so_it_does_if_the_broker_dies_before_it_is_carried_out),
         TEST(a_reply_acknowledges_the_request),
         POOLED(a_payload_that_was_brought_in_frees_its_place),
+        POOLED(a_payload_is_brought_in_also_after_a_start_and_when_it_came_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
