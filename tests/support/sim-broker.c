@@ -223,7 +223,10 @@ static bool queue_send(uint16_t row, const struct pump_batch *batch)
     kernel_call();
     if (!estate->queue_named)
         return true; /* nobody has it open */
-    return kernel_queue_send(&estate->queue, batch->bytes, batch->size, batch->level);
+    if (!kernel_queue_send(&estate->queue, batch->bytes, batch->size, batch->level))
+        return false;
+    model_sent(&world.model, (uint32_t)(estate - world.estates), batch->bytes, batch->size);
+    return true;
 }
 
 static void say_farewell(uint16_t row)
@@ -275,6 +278,50 @@ static void carry_out(void)
         remove_session(e->leaving.rows[--e->leaving.n]);
     while (e->unlinked.n > 0)
         unlink_pool(e->unlinked.rows[--e->unlinked.n]);
+}
+
+/* ---- Payloads of groups ---- */
+
+static bool is_due(uint32_t slot, uint64_t age)
+{
+    const struct reference *r = engine_reference(&engine, slot);
+
+    return r->age == age && ref_state(r) == REF_WAIT && ref_member(r) == REF_NOBODY &&
+           cell_pooled(store_cell(&engine.store, r->cell));
+}
+
+/* Out of its publisher's pool, into the store. */
+static void settle(uint32_t slot, uint64_t age)
+{
+    static uint8_t before[WIRE_QUEUE_MAX], frame[WIRE_QUEUE_MAX];
+    const uint8_t *payload;
+    struct wire_frame f;
+    size_t size;
+
+    store_get(&engine.store, engine_reference(&engine, slot)->cell, before);
+    if (wire_get_delivery(before, engine_cell(&engine, slot)->size, &f) != WIRE_OK)
+        return;
+    size = wire_message_size(f.text_size, f.slot.size);
+    payload = world_payload(&f.slot);
+    kernel_call();
+    if (size > WORLD_FRAME_MAX || payload == NULL)
+        return;
+    wire_put_message(frame, WIRE_MESSAGE, f.priority, f.flags & (uint16_t)~WIRE_F_POOLED, f.number,
+                     f.expiry, f.text, f.text_size, payload, f.slot.size);
+    groups_bring_in(&engine, &(struct groups_payload){
+                                 .slot = slot, .age = age, .frame = frame, .size = (uint32_t)size});
+}
+
+static void settle_step(void)
+{
+    struct slots_due *due = &engine.settling;
+
+    while (due->n > 0) {
+        uint32_t slot = due->slots[--due->n].slot;
+
+        if (is_due(slot, due->slots[due->n].age))
+            settle(slot, due->slots[due->n].age);
+    }
 }
 
 /* ---- Sending ---- */
@@ -444,6 +491,7 @@ static void turn(void)
     carry_out();
     work = work || e->touched.n > 0 || e->dirty.n > 0 || e->busy.n > 0;
     pump_all();
+    settle_step();
     retry();
     if (work || e->dirty.n > 0)
         engine_show(e);
@@ -528,8 +576,10 @@ static void start(void)
         .pool_max = POOL_PAYLOADS + WORLD_PAYLOADS,
         .max_subscriptions = 16,
         .overflow = (enum engine_overflow)world.setting.overflow,
-        .group_size = 1 << 20,
-        .ack_timeout = 30000,
+        .group_size = (uint64_t)WORLD_CELLS * WIRE_CELL_SIZE,
+        .ack_timeout = crew_settings.ack_ms,
+        .delivery_limit = crew_settings.limit,
+        .group_linger = 3600 * WORLD_SECOND,
     };
     struct engine *e = &engine;
 
@@ -603,6 +653,23 @@ void broker_count(struct broker_books *out)
     };
     for (uint32_t row = 0; row < engine.n_rows; row++)
         out->charged += engine.sessions[row].charged;
+}
+
+void broker_count_group(uint32_t group, struct broker_group *out)
+{
+    const char name[] = {'g', (char)('0' + group), '\0'};
+
+    *out = (struct broker_group){0};
+    for (uint16_t g = 0; g < engine.n_groups; g++) {
+        const struct group *living = &engine.groups[g];
+        const struct group *dead = &engine.groups[group_dead(&engine, g)];
+
+        if (strcmp(group_row(&engine, g)->name, name) != 0)
+            continue;
+        out->n_members = living->n_members;
+        out->n_messages = living->n_waiting + living->n_later + living->n_out;
+        out->n_dead = dead->n_waiting + dead->n_later + dead->n_out;
+    }
 }
 
 uint64_t broker_now(void)

@@ -25,6 +25,14 @@ struct broker_books {
 
 void broker_count(struct broker_books *out);
 
+struct broker_group {
+    uint32_t n_members;
+    uint32_t n_messages; /* that it has, wherever they are */
+    uint32_t n_dead;
+};
+
+void broker_count_group(uint32_t group, struct broker_group *out);
+
 /* The time, as it was told last. */
 uint64_t broker_now(void);
 

@@ -58,7 +58,10 @@ void model_begin(struct model *m)
     m->n_entries = 0;
     memset(m->sessions, 0, sizeof(m->sessions));
     memset(m->kept, 0, sizeof(m->kept));
-    m->n_order = 0;
+    for (uint32_t i = 0; i < SCRIPT_GROUPS; i++) {
+        m->crews[i].there = false;
+        m->crews[i].members = m->crews[i].ever = m->crews[i].n = 0;
+    }
     m->pending = false;
     m->n_taken = m->n_handed = 0;
 }
@@ -69,11 +72,6 @@ void model_register(struct model *m, uint32_t session, uint32_t client)
 
     s->there = true;
     s->name = client;
-}
-
-void model_gone(struct model *m, uint32_t session)
-{
-    m->sessions[session].gone = true;
 }
 
 uint32_t model_new_id(struct model *m)
@@ -101,8 +99,7 @@ void model_not_asked(struct model *m, uint32_t session)
     m->sessions[session].n_requests--;
 }
 
-/* Does the broker still send to it? */
-static bool is_served(const struct model *m, uint32_t session)
+bool model_serves(const struct model *m, uint32_t session)
 {
     const struct model_session *s = &m->sessions[session];
     const struct row *row = s->there ? world_row(session) : NULL;
@@ -113,7 +110,43 @@ static bool is_served(const struct model *m, uint32_t session)
 /* … and is anybody there to read it? */
 static bool is_there(const struct model *m, uint32_t session)
 {
-    return is_served(m, session) && !m->sessions[session].gone;
+    return model_serves(m, session) && !m->sessions[session].gone;
+}
+
+static bool is_subscribed(const struct model_session *s, unsigned topic)
+{
+    const char *name = script_topics[topic];
+
+    if (name[0] == '@')
+        return name[1] == (char)('a' + s->name);
+    for (unsigned i = 0; i < SCRIPT_FILTERS; i++) {
+        if ((s->filters >> i & 1) != 0 &&
+            topic_match(script_filters[i], strlen(script_filters[i]), name, strlen(name)))
+            return true;
+    }
+    return false;
+}
+
+/* Its will is due, to those who are subscribed by now. */
+static void make_will_due(struct model *m, uint32_t session)
+{
+    struct model_session *s = &m->sessions[session];
+
+    s->will_for = 0;
+    for (uint32_t i = 0; i < MODEL_SESSIONS && s->will != 0; i++) {
+        if (i != session && is_there(m, i) &&
+            is_subscribed(&m->sessions[i], m->messages[s->will].topic))
+            s->will_for |= 1u << i;
+    }
+}
+
+void model_gone(struct model *m, uint32_t session)
+{
+    struct model_session *s = &m->sessions[session];
+
+    if (!s->ending)
+        make_will_due(m, session);
+    s->gone = true;
 }
 
 /* ---- What is due ---- */
@@ -148,29 +181,6 @@ static void expect(struct model *m, uint32_t session, uint8_t priority, struct m
 }
 
 /* ---- What an envelope means ---- */
-
-static bool is_subscribed(const struct model_session *s, unsigned topic)
-{
-    const char *name = script_topics[topic];
-
-    if (name[0] == '@')
-        return name[1] == (char)('a' + s->name);
-    for (unsigned i = 0; i < SCRIPT_FILTERS; i++) {
-        if ((s->filters >> i & 1) != 0 &&
-            topic_match(script_filters[i], strlen(script_filters[i]), name, strlen(name)))
-            return true;
-    }
-    return false;
-}
-
-static void use_topic(struct model *m, unsigned topic)
-{
-    for (uint32_t i = 0; i < m->n_order; i++) {
-        if (m->order[i] == topic)
-            return;
-    }
-    m->order[m->n_order++] = topic;
-}
 
 static uint32_t payload_id(const struct wire_frame *f)
 {
@@ -223,9 +233,8 @@ static void apply_message(struct model *m, uint32_t session, const struct wire_f
         message->code = WIRE_C_TIMEOUT;
         return;
     }
-    use_topic(m, topic);
     for (uint32_t i = 0; i < MODEL_SESSIONS; i++) {
-        if (!is_served(m, i) || !is_subscribed(&m->sessions[i], topic))
+        if (!model_serves(m, i) || !is_subscribed(&m->sessions[i], topic))
             continue;
         message->owners |= 1u << i;
         if (!m->sessions[i].gone)
@@ -233,6 +242,8 @@ static void apply_message(struct model *m, uint32_t session, const struct wire_f
     }
     if ((f->flags & WIRE_F_RETAIN) != 0)
         m->kept[topic] = forgets ? 0 : id;
+    if (topic >= SCRIPT_FIRST_GROUPED && m->crews[topic - SCRIPT_FIRST_GROUPED].there)
+        crew_accept(&m->crews[topic - SCRIPT_FIRST_GROUPED], id, f->priority, f->expiry);
 }
 
 static void apply_subscribe(struct model *m, uint32_t session, const struct wire_frame *f)
@@ -244,11 +255,12 @@ static void apply_subscribe(struct model *m, uint32_t session, const struct wire
         filter++;
     if (f->type == WIRE_UNSUBSCRIBE) {
         s->filters &= ~(1u << filter);
+        for (uint32_t i = 0; i < MODEL_SESSIONS; i++)
+            m->sessions[i].will_for &= ~(1u << session);
         return;
     }
     s->filters |= 1u << filter;
-    for (uint32_t i = 0; i < m->n_order; i++) {
-        unsigned topic = m->order[i];
+    for (unsigned topic = 0; topic < SCRIPT_TOPICS; topic++) {
         const char *name = script_topics[topic];
 
         if (m->kept[topic] != 0 && topic_match(f->text, f->text_size, name, strlen(name)))
@@ -279,6 +291,44 @@ static void apply_reply(struct model *m, uint32_t session, const struct wire_fra
     }
 }
 
+static struct crew *crew_named(struct model *m, const char *name)
+{
+    return &m->crews[(unsigned)(name[1] - '0') % SCRIPT_GROUPS];
+}
+
+static void apply_join(struct model *m, uint32_t session, const struct wire_frame *f)
+{
+    crew_join(crew_named(m, f->group), session, f->prefetch);
+}
+
+static void apply_decisions(struct model *m, uint32_t session, const struct wire_frame *f)
+{
+    uint32_t n = f->type == WIRE_ACK ? f->n_names : 1;
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t name =
+            f->type == WIRE_ACK ? wire_load64(f->names + i * sizeof(uint64_t)) : f->number;
+
+        for (uint32_t k = 0; k < SCRIPT_GROUPS; k++) {
+            if (crew_decide(&m->crews[k], session, f, name))
+                break;
+        }
+    }
+}
+
+static void apply_will(struct model *m, uint32_t session, const struct wire_frame *f)
+{
+    uint32_t id = payload_id(f);
+
+    m->messages[id] = (struct model_message){.type = WIRE_WILL,
+                                             .session = (uint8_t)session,
+                                             .topic = (uint8_t)topic_index(f->text),
+                                             .level = f->priority};
+    m->sessions[session].will = id;
+    if (!is_there(m, session))
+        make_will_due(m, session);
+}
+
 static void apply(struct model *m, const struct wire_envelope *envelope, uint32_t session)
 {
     struct wire_frame f;
@@ -298,7 +348,23 @@ static void apply(struct model *m, const struct wire_envelope *envelope, uint32_
             break;
         case WIRE_SUBSCRIBE:
         case WIRE_UNSUBSCRIBE:
-            apply_subscribe(m, session, &f);
+            if (f.type == WIRE_UNSUBSCRIBE && (f.flags & WIRE_F_GROUP) != 0)
+                crew_leave(crew_named(m, f.text), session);
+            else
+                apply_subscribe(m, session, &f);
+            break;
+        case WIRE_JOIN:
+            apply_join(m, session, &f);
+            break;
+        case WIRE_ACK:
+        case WIRE_NACK:
+            apply_decisions(m, session, &f);
+            break;
+        case WIRE_WILL:
+            apply_will(m, session, &f);
+            break;
+        case WIRE_BYE:
+            m->sessions[session].said_bye = true;
             break;
         default:
             break;
@@ -361,21 +427,26 @@ void model_taken(struct model *m, const uint8_t *bytes, uint32_t size)
 
 /* ---- What arrives ---- */
 
+/* Has it been stalled, under a policy that drops? */
+static bool may_drop(uint32_t session)
+{
+    const struct row *row = world_row(session);
+
+    return world.setting.overflow <= SCRIPT_DROP_NEWEST && row != NULL &&
+           board_get(&board_row(world.board, (uint32_t)(row - world.ledger->rows))->stalled_times) >
+               0;
+}
+
 /* May this be missing? Then whether that counts as missed. */
 static bool may_skip(struct model *m, uint32_t session, const struct model_entry *entry)
 {
     struct model_session *s = &m->sessions[session];
-    const struct row *row = world_row(session);
-    bool drops = world.setting.overflow == SCRIPT_DROP_OLDEST ||
-                 world.setting.overflow == SCRIPT_DROP_NEWEST;
 
     if (entry->optional)
         s->skipped_maybe++;
     else if (entry->expiry != 0 && entry->expiry <= world.now)
         s->skipped++;
-    else if (drops && row != NULL &&
-             board_get(
-                 &board_row(world.board, (uint32_t)(row - world.ledger->rows))->stalled_times) > 0)
+    else if (may_drop(session))
         s->skipped++;
     else
         return false;
@@ -393,17 +464,78 @@ static bool matches(const struct model *m, const struct model_entry *entry,
     return !reply || m->messages[id].number == f->number;
 }
 
+/* The group that a message of one comes out of. */
+static struct crew *crew_of(struct model *m, const struct wire_frame *f)
+{
+    unsigned topic = topic_index(f->text);
+
+    if (topic < SCRIPT_FIRST_GROUPED) {
+        world_wrong("a group has a message that was not for it");
+        topic = SCRIPT_FIRST_GROUPED;
+    }
+    return &m->crews[topic - SCRIPT_FIRST_GROUPED];
+}
+
+/* Kept messages of several topics come in no order that anybody promised. */
+static void bring_forward(struct model *m, struct model_line *line, const struct wire_frame *f,
+                          uint32_t id)
+{
+    struct model_entry *first = &m->entries[line->first];
+
+    for (uint32_t i = line->first; i != 0 && m->entries[i].retained; i = m->entries[i].next) {
+        struct model_entry entry = m->entries[i];
+
+        if (!matches(m, &entry, f, id))
+            continue;
+        m->entries[i] = *first;
+        m->entries[i].next = entry.next;
+        entry.next = i == line->first ? entry.next : first->next;
+        *first = entry;
+        return;
+    }
+}
+
+static void group_message_arrived(struct model *m, uint32_t session, const struct wire_frame *f,
+                                  uint32_t id)
+{
+    crew_arrived(crew_of(m, f), session, id);
+}
+
+/* Of who ended without a goodbye, to each once. */
+static void will_arrived(struct model *m, uint32_t session, uint32_t id)
+{
+    struct model_message *will = &m->messages[id];
+
+    if (will->owners >> session & 1)
+        world_wrong("a last will came twice");
+    if (m->sessions[will->session].said_bye || m->sessions[will->session].will != id)
+        world_wrong("a last will came of who had none");
+    if (model_serves(m, will->session))
+        world_wrong("a last will came of who is there");
+    will->owners |= 1u << session;
+}
+
 static void message_arrived(struct model *m, uint32_t session, const struct wire_frame *f)
 {
     struct model_session *s = &m->sessions[session];
     unsigned level = level_index(f->priority);
     struct model_line *line = &s->due[level];
     uint32_t id = payload_id(f);
+    bool grouped = (f->flags & WIRE_F_ACK) != 0;
 
     world_tell("client %u: %u arrives at priority %u%s", s->name + 1, id, f->priority,
                (f->flags & WIRE_F_REPLY) != 0 ? " as a reply" : "");
     if (id == 0 && f->payload_size > 0)
         world_wrong("a payload has changed, or is gone");
+    if (grouped || m->messages[id].type == WIRE_WILL) {
+        push(m, &s->arrived[level], (struct model_entry){.id = id});
+        if (grouped)
+            group_message_arrived(m, session, f, id);
+        else
+            will_arrived(m, session, id);
+        return;
+    }
+    bring_forward(m, line, f, id);
     while (line->first != 0) {
         struct model_entry entry = m->entries[line->first];
 
@@ -496,6 +628,8 @@ static void frame_arrived(struct model *m, uint32_t session, const struct wire_f
             answer_arrived(m, s, (uint32_t)f->number + i, f->code);
         break;
     case WIRE_ENDED:
+        if (!s->ending)
+            make_will_due(m, session);
         s->ending = true;
         break;
     default:
@@ -517,6 +651,33 @@ static bool unbox(uint32_t session, const struct wire_batch *letter, struct wire
                        batch) != WIRE_OK)
         return false;
     return batch->number == letter->number && batch->level == letter->level;
+}
+
+void model_sent(struct model *m, uint32_t session, const uint8_t *bytes, uint32_t size)
+{
+    struct model_session *s = &m->sessions[session];
+    struct wire_batch letter, batch;
+    struct wire_frame f;
+    bool in_doubt = false;
+
+    for (uint32_t i = 0; i < WORLD_ROWS; i++) {
+        const struct row *row = &world.ledger->rows[i];
+
+        in_doubt =
+            in_doubt || (row->state != ROW_FREE && row != world_row(session) && row_in_doubt(row));
+    }
+    if (wire_get_batch(bytes, size, &letter) != WIRE_OK || letter.number <= s->sent)
+        return; /* again: who has read it knows it by its number */
+    s->sent = letter.number;
+    batch = letter;
+    if (!unbox(session, &letter, &batch))
+        return;
+    for (size_t at = 0; at < batch.size; at += f.size) {
+        if (wire_get_delivery(batch.frames + at, batch.size - at, &f) != WIRE_OK)
+            return;
+        if (f.type == WIRE_MESSAGE && (f.flags & WIRE_F_ACK) != 0)
+            crew_sent(crew_of(m, &f), session, payload_id(&f), &f, in_doubt);
+    }
 }
 
 bool model_arrived(struct model *m, uint32_t session, const uint8_t *bytes, uint32_t size,
@@ -637,11 +798,15 @@ static void check_line(struct model *m, uint32_t session, unsigned level)
     }
 }
 
-static void check_missed(const struct model_session *s, uint32_t session)
+static void check_missed(const struct model *m, uint32_t session)
 {
+    const struct model_session *s = &m->sessions[session];
     uint64_t missed = world_row(session)->missed;
+    uint64_t maybe = s->skipped_maybe;
 
-    if (missed < s->skipped || missed > s->skipped + s->skipped_maybe)
+    for (uint32_t i = 0; i < MODEL_SESSIONS; i++) /* wills may have been dropped as well */
+        maybe += m->sessions[i].will != 0 && may_drop(session);
+    if (missed < s->skipped || missed > s->skipped + maybe)
         world_wrong("session %u missed %u, counted are %u", session, (unsigned)s->skipped,
                     (unsigned)missed);
 }
@@ -663,6 +828,43 @@ static void check_answers(const struct model *m, const struct model_session *s)
     }
 }
 
+/* With members to deal with them, none is left; and the dead letters are those that must be. */
+static void check_crew(struct model *m, uint32_t i)
+{
+    struct broker_group group;
+    struct crew_count count;
+    uint32_t n_members = 0;
+
+    for (uint32_t k = 0; k < MODEL_SESSIONS; k++)
+        n_members += (m->crews[i].members >> k & 1) != 0 && is_there(m, k);
+    broker_count_group(i, &group);
+    crew_finish(&m->crews[i], n_members > 0, &count);
+    if (group.n_members != n_members)
+        world_wrong("group %u has %u members, %u must be", i, group.n_members, n_members);
+    if (group.n_messages < count.least || group.n_messages > count.most)
+        world_wrong("group %u has %u messages, %u to %u must be", i, group.n_messages, count.least,
+                    count.most);
+    if (group.n_dead < count.dead_least || group.n_dead > count.dead_most)
+        world_wrong("group %u has %u dead letters, %u to %u must be", i, group.n_dead,
+                    count.dead_least, count.dead_most);
+}
+
+/* Everybody who was there for it has got it, unless he is stalled and it was dropped. */
+static void check_will(const struct model *m, uint32_t session)
+{
+    const struct model_session *s = &m->sessions[session];
+    const struct model_message *will = &m->messages[s->will];
+
+    if (s->will == 0 || s->said_bye || model_serves(m, session))
+        return;
+    for (uint32_t i = 0; i < MODEL_SESSIONS; i++) {
+        if ((s->will_for >> i & 1) != 0 && is_there(m, i) &&
+            is_subscribed(&m->sessions[i], will->topic) && (will->owners >> i & 1) == 0 &&
+            !may_drop(i))
+            world_wrong("a last will never came");
+    }
+}
+
 void model_finish(struct model *m)
 {
     for (uint32_t i = 0; i < MODEL_SESSIONS && world.claim == NULL; i++) {
@@ -673,10 +875,14 @@ void model_finish(struct model *m)
             continue;
         for (unsigned level = 0; level < SCRIPT_LEVELS; level++)
             check_line(m, i, level);
-        check_missed(s, i);
+        check_missed(m, i);
         check_answers(m, s);
         if (row->received != s->received)
             world_wrong("session %u has published %u bytes, counted are %u", i,
                         (unsigned)s->received, (unsigned)row->received);
     }
+    for (uint32_t i = 0; i < MODEL_SESSIONS && world.claim == NULL; i++)
+        check_will(m, i);
+    for (uint32_t i = 0; i < SCRIPT_GROUPS && world.claim == NULL; i++)
+        check_crew(m, i);
 }

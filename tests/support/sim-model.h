@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "libclient/wire.h"
+#include "tests/support/sim-crew.h"
 #include "tests/support/sim-script.h"
 
 enum {
@@ -25,7 +26,7 @@ enum {
 
 /* A message, by the word that its payload begins with. */
 struct model_message {
-    uint8_t type; /* WIRE_PUBLISH, WIRE_REQUEST; 0: not taken by the broker */
+    uint8_t type; /* WIRE_PUBLISH, WIRE_REQUEST, WIRE_WILL; 0: not taken by the broker */
     uint8_t session;
     uint8_t topic;
     uint8_t level;
@@ -33,7 +34,7 @@ struct model_message {
     uint64_t expiry;
     uint32_t number;  /* of a request, or a confirm; 0: neither */
     uint8_t code;     /* of its confirm, as it must be */
-    uint32_t owners;  /* a bit for each session that it was for */
+    uint32_t owners;  /* a bit for each session that it was for; of a will: that got it */
     uint32_t replies; /* of a request: taken, */
     uint32_t answers; /* … and answers that arrived; of a publish: confirms */
     uint32_t told;    /* how often the caller was told how its request ended */
@@ -54,12 +55,16 @@ struct model_line {
 };
 
 struct model_session {
-    bool there;  /* its program has registered */
-    bool gone;   /* … and does not exist any more */
+    bool there; /* its program has registered */
+    bool gone;  /* … and does not exist any more */
+    bool said_bye;
     bool ending; /* … or was ended by the broker: what it has not read yet is lost to it */
     uint32_t name;
-    uint32_t filters; /* a bit for each */
+    uint32_t will;     /* id; 0: none */
+    uint32_t will_for; /* sessions that are there for it since before it was due: a bit for each */
+    uint32_t filters;  /* a bit for each */
     uint64_t received;
+    uint64_t sent;                            /* number of the newest batch */
     uint64_t seen[WIRE_LEVELS + 1];           /* numbers of batches (K3) */
     struct model_line due[SCRIPT_LEVELS];     /* must arrive */
     struct model_line arrived[SCRIPT_LEVELS]; /* must be handed out */
@@ -82,9 +87,8 @@ struct model {
     uint32_t n_entries;
     struct model_entry entries[MODEL_ENTRIES];
     struct model_session sessions[MODEL_SESSIONS];
-    uint32_t kept[SCRIPT_TOPICS];  /* ids; 0: none */
-    uint32_t order[SCRIPT_TOPICS]; /* topics in the order in which they were first used */
-    uint32_t n_order;
+    uint32_t kept[SCRIPT_TOPICS]; /* ids; 0: none */
+    struct crew crews[SCRIPT_GROUPS];
 
     /* What the broker has taken, and not committed yet. */
     bool pending;
@@ -104,6 +108,9 @@ void model_register(struct model *m, uint32_t session, uint32_t client);
 /* It does not exist any more. What it was asked may be answered by its end. */
 void model_gone(struct model *m, uint32_t session);
 
+/* Does the broker still send to it? */
+bool model_serves(const struct model *m, uint32_t session);
+
 /* The word for the next message. */
 uint32_t model_new_id(struct model *m);
 
@@ -112,6 +119,9 @@ void model_taken(struct model *m, const uint8_t *bytes, uint32_t size);
 
 /* Is what was taken committed by now? Asked at every point of the broker. */
 void model_settle(struct model *m);
+
+/* The broker has sent this batch to a session. */
+void model_sent(struct model *m, uint32_t session, const uint8_t *bytes, uint32_t size);
 
 /* A session has received this batch at this kernel priority. Returns whether it is new to it. */
 bool model_arrived(struct model *m, uint32_t session, const uint8_t *bytes, uint32_t size,

@@ -7,7 +7,7 @@
 
 #include "tests/support/chance.h"
 
-const char *const script_topics[SCRIPT_TOPICS] = {"a/x", "a/y", "b", "@b"};
+const char *const script_topics[SCRIPT_TOPICS] = {"a/x", "a/y", "b", "@b", "w/0", "w/1"};
 const char *const script_filters[SCRIPT_FILTERS] = {"a/x", "a/y", "b", "a/+", "#"};
 const uint8_t script_levels[SCRIPT_LEVELS] = {0, 8, 24, 31};
 
@@ -67,7 +67,7 @@ static void derive_message(struct script_step *step, struct chance *c)
     if (chance_below(c, 4) == 0)
         step->flags |= SCRIPT_POOLED;
     step->messages = one_of(c, bursts, request ? 3 : 5);
-    step->topic = chance_below(c, SCRIPT_TOPICS);
+    step->topic = chance_below(c, request ? SCRIPT_ASKED : SCRIPT_TOPICS);
     step->level = chance_below(c, SCRIPT_LEVELS);
     step->size = payload_size(c, (step->flags & SCRIPT_RETAIN) != 0);
     if (request)
@@ -95,6 +95,25 @@ static void derive_arguments(struct script_step *step, struct chance *c)
     case SCRIPT_release:
         step->messages = 1 + chance_below(c, 20);
         break;
+    case SCRIPT_join:
+        step->prefetch = 1 + chance_below(c, 6);
+        step->group = chance_below(c, SCRIPT_GROUPS);
+        break;
+    case SCRIPT_leave:
+        step->group = chance_below(c, SCRIPT_GROUPS);
+        break;
+    case SCRIPT_ack:
+    case SCRIPT_nack:
+    case SCRIPT_reject:
+        step->messages = 1 + chance_below(c, 8);
+        if (step->verb == SCRIPT_nack && chance_below(c, 2) == 0)
+            step->delay_ms = 1 + chance_below(c, 100);
+        break;
+    case SCRIPT_will:
+        step->will_size = payload_size(c, false);
+        step->topic = chance_below(c, SCRIPT_WILLS);
+        step->level = chance_below(c, SCRIPT_LEVELS);
+        break;
     case SCRIPT_await:
     case SCRIPT_confirm:
         step->timeout_ms = 1 + chance_below(c, 800);
@@ -105,21 +124,23 @@ static void derive_arguments(struct script_step *step, struct chance *c)
 }
 
 /* What sort of client it is in this run, and what it does next, each of so many parts. */
-enum { MOODS = 4 };
+enum { ASKING = 3, WORKING, MOODS };
 
 static uint8_t derive_call(struct chance *c, uint32_t mood)
 {
     static const struct {
         uint8_t verb;
-        uint8_t parts[MOODS]; /* does everything; mostly publishes; hardly reads; asks and answers
-                               */
+        uint8_t parts[MOODS]; /* does everything; publishes; hardly reads; asks; works in groups */
     } calls[] = {
-        {SCRIPT_subscribe, {3, 1, 4, 2}}, {SCRIPT_unsubscribe, {1, 0, 0, 1}},
-        {SCRIPT_publish, {8, 16, 3, 1}},  {SCRIPT_request, {3, 2, 1, 8}},
-        {SCRIPT_reply, {3, 1, 1, 8}},     {SCRIPT_receive, {8, 2, 1, 8}},
-        {SCRIPT_await, {2, 1, 0, 1}},     {SCRIPT_release, {4, 1, 1, 2}},
-        {SCRIPT_confirm, {1, 2, 1, 1}},   {SCRIPT_flush, {1, 1, 1, 1}},
-        {SCRIPT_bye, {1, 0, 0, 0}},
+        {SCRIPT_subscribe, {3, 1, 4, 2, 0}}, {SCRIPT_unsubscribe, {1, 0, 0, 1, 0}},
+        {SCRIPT_publish, {8, 16, 3, 1, 6}},  {SCRIPT_request, {3, 2, 1, 8, 0}},
+        {SCRIPT_reply, {3, 1, 1, 8, 0}},     {SCRIPT_receive, {8, 2, 1, 8, 8}},
+        {SCRIPT_await, {2, 1, 0, 1, 2}},     {SCRIPT_release, {4, 1, 1, 2, 1}},
+        {SCRIPT_confirm, {1, 2, 1, 1, 1}},   {SCRIPT_join, {1, 0, 1, 0, 3}},
+        {SCRIPT_leave, {1, 0, 0, 0, 1}},     {SCRIPT_ack, {2, 0, 0, 0, 10}},
+        {SCRIPT_nack, {1, 0, 0, 0, 2}},      {SCRIPT_reject, {1, 0, 0, 0, 1}},
+        {SCRIPT_will, {1, 1, 1, 1, 1}},      {SCRIPT_flush, {1, 1, 1, 1, 1}},
+        {SCRIPT_bye, {1, 0, 0, 0, 0}},
     };
     uint32_t all = 0;
     uint32_t left;
@@ -220,14 +241,15 @@ void script_derive(struct script *s, uint64_t seed)
                               .haste = chance_below(&c, 3) == 0 ? 300 : 20};
     uint32_t length = one_of(&c, lengths, 3);
     bool asking = chance_below(&c, 4) == 0;
+    bool working = !asking && chance_below(&c, 3) == 0;
 
     for (uint32_t i = 0; i < SCRIPT_CLIENTS; i++)
-        climate.moods[i] = asking ? MOODS - 1 : chance_below(&c, MOODS);
+        climate.moods[i] = asking ? ASKING : working ? WORKING : chance_below(&c, MOODS);
     derive_setting(&s->setting, &c);
     s->n = 0;
     if (chance_below(&c, 4) > 0)
         derive_beginning(s, &c);
-    if (asking)
+    if (asking || working)
         climate.killing = 20;
     while (s->n < length) {
         s->steps[s->n] = derive_step(&c, &climate);

@@ -11,7 +11,11 @@ enum {
     SCRIPT_STEPS = 4096, /* at most */
     SCRIPT_BROKER = 0,   /* who: the broker; a client is 1 and up */
     SCRIPT_CLIENTS = 4,
-    SCRIPT_TOPICS = 4, /* the last one is a client's name */
+    SCRIPT_TOPICS = 6,
+    SCRIPT_ASKED = 4, /* of these, the first: what requests are made of; the last is a client */
+    SCRIPT_WILLS = 3,
+    SCRIPT_GROUPS = 2,
+    SCRIPT_FIRST_GROUPED = 4, /* from here on each topic is a group's */
     SCRIPT_FILTERS = 5,
     SCRIPT_LEVELS = 4, /* of the priorities that are used */
 };
@@ -51,6 +55,12 @@ enum script_overflow { /* as enum engine_overflow */
     X(await, "points", "timeout_ms", NULL)                                                         \
     X(release, "points", "messages", NULL)                                                         \
     X(confirm, "points", "timeout_ms", NULL)                                                       \
+    X(join, "points", "prefetch", "group", NULL)                                                   \
+    X(leave, "points", "messages", "group", NULL)                                                  \
+    X(ack, "points", "messages", NULL)                                                             \
+    X(nack, "points", "messages", "delay_ms", NULL)                                                \
+    X(reject, "points", "messages", NULL)                                                          \
+    X(will, "points", "size", "topic", "level", NULL)                                              \
     X(flush, "points", NULL)                                                                       \
     X(bye, "points", NULL)
 
@@ -74,9 +84,13 @@ struct script_step {
                 uint32_t messages;
                 uint32_t filter;
                 uint32_t timeout_ms;
+                uint32_t prefetch;
+                uint32_t will_size;
             };
             union {
                 uint32_t topic;
+                uint32_t group;
+                uint32_t delay_ms;
                 uint32_t reply_size;
             };
             uint32_t level;

@@ -108,6 +108,8 @@ static bool has_place(const void *context)
                           : world.urgent.n < world.urgent.depth;
 }
 
+static int settle(struct user *u, uint64_t deadline);
+
 /* Send a sealed envelope. While the queue stays full, what arrives is read (P5). 0; -EAGAIN,
  * -ETIMEDOUT, -ECONNRESET. */
 static int send(struct user *u, struct session_envelope *envelope, uint64_t deadline)
@@ -126,9 +128,12 @@ static int send(struct user *u, struct session_envelope *envelope, uint64_t dead
             return -EAGAIN;
         if (world.now >= deadline)
             return -ETIMEDOUT;
+        settle(u, 0);
         u->serves = envelope->level >= WIRE_URGENT;
         task_sleep(has_place, slice < deadline ? slice : deadline);
         r = world.now >= slice ? drain(u) : 0;
+        if (world.now >= slice)
+            settle(u, 0);
         if (r == 0)
             r = check(u);
         if (r < 0)
@@ -136,7 +141,35 @@ static int send(struct user *u, struct session_envelope *envelope, uint64_t dead
     }
 }
 
-static int flush(struct user *u, uint64_t deadline)
+/* What was decided of messages of groups. */
+static int send_acks(struct user *u, uint64_t deadline)
+{
+    struct session_envelope envelope;
+    int r = 0;
+
+    while (u->core.acks.n > 0 && r == 0) {
+        uint32_t n = session_put_acks(&u->core, &envelope);
+
+        r = send(u, &envelope, deadline);
+        if (r == 0)
+            acks_drop(&u->core.acks, n, world.now);
+    }
+    return r;
+}
+
+static int settle(struct user *u, uint64_t deadline)
+{
+    int r;
+
+    if (u->core.acks.n == 0 || u->settling)
+        return 0;
+    u->settling = true;
+    r = send_acks(u, deadline);
+    u->settling = false;
+    return r;
+}
+
+static int send_gathered(struct user *u, uint64_t deadline)
 {
     int r;
 
@@ -146,6 +179,20 @@ static int flush(struct user *u, uint64_t deadline)
     if (r == 0)
         session_clear(&u->core.gathered);
     return r;
+}
+
+static int flush(struct user *u, uint64_t deadline)
+{
+    int r;
+
+    if (u->core.acks.n > 0) {
+        r = send_gathered(u, 0);
+        if (r == 0 || r == -EAGAIN)
+            r = settle(u, deadline);
+        if (r < 0)
+            return r;
+    }
+    return send_gathered(u, deadline);
 }
 
 static void report(struct user *u)
@@ -369,10 +416,12 @@ static int publish(struct user *u, struct session_message *m, uint32_t id, bool 
 
 static struct session_message message_of(const struct script_step *order, uint8_t type)
 {
-    const char *topic = script_topics[order->topic % SCRIPT_TOPICS];
+    const char *topic =
+        script_topics[order->topic % (type == WIRE_REQUEST ? SCRIPT_ASKED : SCRIPT_TOPICS)];
     uint32_t size = order->size;
 
-    if (size < sizeof(uint32_t) && (size > 0 || type == WIRE_REQUEST))
+    if (size < sizeof(uint32_t) &&
+        (size > 0 || type == WIRE_REQUEST || order->topic % SCRIPT_TOPICS >= SCRIPT_FIRST_GROUPED))
         size = sizeof(uint32_t);
     return (struct session_message){
         .type = type,
@@ -508,6 +557,36 @@ static void do_reply(struct user *u, const struct script_step *order)
     }
 }
 
+/* What is to become of messages of groups. */
+static int decide(struct user *u, struct user_hold *hold, enum acks_decision decision,
+                  uint32_t delay_ms)
+{
+    struct acks *acks = &u->core.acks;
+    int r = acks_full(acks) ? flush(u, TASK_FOREVER) : 0;
+
+    if (r < 0)
+        return r;
+    world_tell("client %u: decides %d on %u", u->number + 1, (int)decision, hold->id);
+    acks_add(acks, hold->owed, decision, delay_ms);
+    hold->owed = 0;
+    if (acks_due(acks, world.now))
+        flush(u, 0);
+    return 0;
+}
+
+static void do_decide(struct user *u, const struct script_step *order, enum acks_decision decision)
+{
+    uint32_t n = order->messages;
+    int r = 0;
+
+    for (uint32_t i = 0; i < u->n_holds && n > 0 && r == 0; i++) {
+        if (u->holds[i].owed == 0)
+            continue;
+        r = decide(u, &u->holds[i], decision, decision == ACKS_AGAIN ? order->delay_ms : 0);
+        n--;
+    }
+}
+
 /* ---- Receiving messages ---- */
 
 /* Nothing higher may be there for it: neither in its queue, nor in what the broker has for it (P1).
@@ -554,6 +633,7 @@ static bool hand_out(struct user *u)
         .payload = pooled ? world_payload(&f.slot) : f.payload,
         .size = f.payload_size,
         .name = pooled ? f.slot.name : 0,
+        .owed = (f.flags & WIRE_F_ACK) != 0 ? f.number : 0,
         .question = (f.flags & WIRE_F_REQUEST) != 0 ? f.number : 0,
         .priority = f.priority,
     };
@@ -694,27 +774,102 @@ static int await_call(struct user *u, uint64_t deadline)
     }
 }
 
-static void do_subscription(struct user *u, const struct script_step *order, uint8_t type)
+/* Begin and end a call: in between the frame is put into `alone`. */
+static int call_begin(struct user *u, uint32_t *number, uint64_t *deadline)
+{
+    int r;
+
+    *deadline = deadline_in(ANSWER_MS);
+    r = flush(u, *deadline);
+    *number = requests_open_call(&u->core.requests, false);
+    return r;
+}
+
+static void call_end(struct user *u, uint64_t deadline, const char *what)
 {
     struct session *s = &u->core;
-    const char *filter = script_filters[order->filter % SCRIPT_FILTERS];
-    uint64_t deadline = deadline_in(ANSWER_MS);
-    int r = flush(u, deadline);
+    int r = send(u, &s->alone, deadline);
+    uint8_t code;
 
-    if (r == 0) {
-        uint32_t number = requests_open_call(&s->requests, false);
-
-        session_put_text(s, type, 0, number, filter, strlen(filter));
-        r = send(u, &s->alone, deadline);
-    }
     if (r == 0)
         r = await_call(u, deadline);
-    if (r == 0 && requests_call(&s->requests)->code != WIRE_C_OK &&
-        requests_call(&s->requests)->code != WIRE_C_NOT_SUBSCRIBED)
-        world_wrong("a subscription was answered %u", requests_call(&s->requests)->code);
+    code = requests_call(&s->requests)->code;
+    if (r == 0 && code != WIRE_C_OK && code != WIRE_C_NOT_SUBSCRIBED)
+        world_wrong("a call was answered %u", code);
     session_end_call(s);
-    world_tell("client %u: %ssubscribes %s: %d", u->number + 1,
-               type == WIRE_UNSUBSCRIBE ? "un" : "", filter, r);
+    world_tell("client %u: %s: %d, code %u", u->number + 1, what, r, code);
+}
+
+static void do_subscription(struct user *u, const struct script_step *order, uint8_t type)
+{
+    const char *filter = script_filters[order->filter % SCRIPT_FILTERS];
+    uint64_t deadline;
+    uint32_t number;
+
+    if (call_begin(u, &number, &deadline) < 0)
+        return;
+    session_put_text(&u->core, type, 0, number, filter, strlen(filter));
+    call_end(u, deadline, type == WIRE_SUBSCRIBE ? "subscribes" : "unsubscribes");
+}
+
+static void do_join(struct user *u, const struct script_step *order)
+{
+    uint32_t group = order->group % SCRIPT_GROUPS;
+    const char name[] = {'g', (char)('0' + group), '\0'};
+    const char *filter = script_topics[SCRIPT_FIRST_GROUPED + group];
+    struct wire_frame join = {
+        .text = filter,
+        .text_size = (uint8_t)strlen(filter),
+        .group = name,
+        .group_size = (uint8_t)strlen(name),
+        .prefetch = (uint16_t)(order->prefetch > 0 ? order->prefetch : 1),
+    };
+    uint64_t deadline;
+    uint32_t number;
+
+    if (call_begin(u, &number, &deadline) < 0)
+        return;
+    join.number = number;
+    session_put_join(&u->core, &join);
+    call_end(u, deadline, "joins");
+}
+
+static void do_leave(struct user *u, const struct script_step *order)
+{
+    const char name[] = {'g', (char)('0' + order->group % SCRIPT_GROUPS), '\0'};
+    uint64_t deadline;
+    uint32_t number;
+
+    if (call_begin(u, &number, &deadline) < 0)
+        return;
+    session_put_text(&u->core, WIRE_UNSUBSCRIBE, WIRE_F_GROUP, number, name, strlen(name));
+    call_end(u, deadline, "leaves");
+}
+
+static void do_will(struct user *u, const struct script_step *order)
+{
+    uint8_t payload[WORLD_FRAME_MAX];
+    uint32_t size = order->will_size < sizeof(uint32_t) ? sizeof(uint32_t) : order->will_size;
+    const char *topic = script_topics[order->topic % SCRIPT_WILLS];
+    uint32_t id = model_new_id(&world.model);
+    struct session_message m = {
+        .type = WIRE_WILL,
+        .priority = script_levels[order->level % SCRIPT_LEVELS],
+        .topic = topic,
+        .topic_size = (uint8_t)strlen(topic),
+        .payload = payload,
+        .size = size,
+        .frame_size = (uint16_t)wire_message_size(strlen(topic), size),
+    };
+    uint64_t deadline;
+    uint32_t number;
+
+    if (id == 0 || call_begin(u, &number, &deadline) < 0)
+        return;
+    model_fill(payload, size, id);
+    m.number = number;
+    session_put_will(&u->core, &m);
+    call_end(u, deadline, "leaves a will");
 }
 
 static void do_confirm(struct user *u, const struct script_step *order)
@@ -858,6 +1013,24 @@ static void carry_out(struct user *u, const struct script_step *order)
     case SCRIPT_confirm:
         do_confirm(u, order);
         break;
+    case SCRIPT_join:
+        do_join(u, order);
+        break;
+    case SCRIPT_leave:
+        do_leave(u, order);
+        break;
+    case SCRIPT_ack:
+        do_decide(u, order, ACKS_DONE);
+        break;
+    case SCRIPT_nack:
+        do_decide(u, order, ACKS_AGAIN);
+        break;
+    case SCRIPT_reject:
+        do_decide(u, order, ACKS_DEAD);
+        break;
+    case SCRIPT_will:
+        do_will(u, order);
+        break;
     case SCRIPT_flush:
         flush(u, TASK_FOREVER);
         break;
@@ -873,8 +1046,11 @@ static void carry_out(struct user *u, const struct script_step *order)
 static void read_on(struct user *u)
 {
     while (!u->over) {
-        while (u->n_holds > 0)
+        while (u->n_holds > 0) {
+            if (u->holds[0].owed != 0)
+                decide(u, &u->holds[0], ACKS_DONE, 0);
             let_go(u, 0);
+        }
         u->over = receive(u, TASK_FOREVER) == -ECONNRESET;
     }
 }
@@ -916,7 +1092,7 @@ bool user_begin(struct user *u)
                  world.setting.buffers > 0 ? WIRE_BATCH_MAX : world.setting.width);
     u->slots = (struct slots){0};
     u->open = true;
-    u->has_order = u->reading = u->over = false;
+    u->has_order = u->reading = u->over = u->settling = false;
     u->n_holds = 0;
     task_begin(&u->task, program, u);
     world_tell("client %u: begins, as session %u", u->number + 1, u->session);

@@ -21,6 +21,7 @@ struct user_hold {
     uint32_t size;
     uint32_t id;
     uint64_t name;     /* of a payload in a pool; 0: it came in its frame */
+    uint64_t owed;     /* name of a delivery that a group waits to hear of; 0: it is none */
     uint64_t question; /* name of a request that may still be answered; 0: it is none */
     uint8_t priority;
 };
@@ -37,6 +38,7 @@ struct user {
     uint64_t returned;
     struct script_step order;
     bool has_order;
+    bool settling;
     uint32_t serves; /* what its sleep is for */
     uint64_t until;
     struct user_hold holds[USER_HOLDS];

@@ -354,8 +354,18 @@ static void check_books(uint32_t n_filters)
 {
     struct broker_books books;
     uint32_t kept = 0;
+    uint32_t others = 0; /* references: of groups, and wills */
 
     broker_count(&books);
+    for (uint32_t i = 0; i < SCRIPT_GROUPS; i++) {
+        struct broker_group group;
+
+        broker_count_group(i, &group);
+        others += group.n_members + group.n_messages + group.n_dead;
+        n_filters += world.model.crews[i].there;
+    }
+    for (uint32_t i = 0; i < MODEL_SESSIONS; i++)
+        others += model_serves(&world.model, i) && world.model.sessions[i].will != 0;
     for (unsigned topic = 0; topic < SCRIPT_TOPICS; topic++)
         kept += world.model.kept[topic] != 0;
     if (books.charged != 0)
@@ -364,8 +374,8 @@ static void check_books(uint32_t n_filters)
         world_wrong("%u messages are kept, %u must be", books.n_kept, kept);
     if (books.n_filters != n_filters)
         world_wrong("there are %u subscriptions, %u must be", books.n_filters, n_filters);
-    if (books.n_references != n_filters + kept)
-        world_wrong("%u references are left over", books.n_references - n_filters - kept);
+    if (books.n_references != n_filters + kept + others)
+        world_wrong("%u references are left over", books.n_references - n_filters - kept - others);
 }
 
 static void check_nobody_is_left(void)
@@ -429,6 +439,10 @@ static void record(void)
 {
     const struct board_drops *drops = &world.board->drops;
 
+    world.n_acknowledged += board_get(&world.board->totals.acknowledged);
+    world.n_returned += board_get(&world.board->totals.returned);
+    world.n_dead += board_get(&world.board->totals.dead_letters);
+    world.n_wills += board_get(&world.board->totals.wills);
     world.n_requests += board_get(&world.board->totals.requests);
     world.n_replies += board_get(&world.board->totals.replies);
     world.n_taken += world.model.n_taken;

@@ -14,11 +14,11 @@
 #include "tests/support/sim-task.h"
 
 enum {
-    WORLD_ROWS = 5,
+    WORLD_ROWS = 12,
     WORLD_GROUPS = 2,
     WORLD_TOPICS = 8, /* rows of the board */
-    WORLD_REFERENCES = 2048,
-    WORLD_CELLS = 1536,
+    WORLD_REFERENCES = 4096,
+    WORLD_CELLS = 4096,
     WORLD_FRAME_MAX = 1240,
     WORLD_URGENT_WIDTH = 1280,
     WORLD_PAYLOADS = 24576, /* bytes of a pool, behind its header */
@@ -67,6 +67,8 @@ struct world {
     uint64_t n_broker_deaths, n_client_deaths;
     uint64_t n_taken, n_handed; /* messages */
     uint64_t n_requests, n_replies;
+    uint64_t n_acknowledged, n_returned, n_dead; /* of groups */
+    uint64_t n_wills;
     uint64_t n_repeats; /* batches that came twice, and were known */
     uint64_t n_boxed;
     uint64_t n_dropped;    /* deliveries, by expiry or policy */
