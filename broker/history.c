@@ -153,8 +153,9 @@ static void report_missing(const struct history *h, uint64_t generation)
     h->reader->damage(h->reader->context, &damage);
 }
 
-/* The segment before this one: its index, NONE if there is none. If the one it names is not there,
- * the next older one. */
+/* The segment before this one: its index, NONE if there is none. The one that it names, also if
+ * nothing can be read in that: then reading it tells why. If that is not there, the next older one.
+ */
 static uint32_t find_previous(const struct history *h, uint32_t index)
 {
     const struct history_segment *s = &h->segments[index];
@@ -166,7 +167,8 @@ static uint32_t find_previous(const struct history *h, uint32_t index)
     for (uint32_t i = index; i-- > 0 && found == NONE;) {
         const struct history_segment *older = &h->segments[i];
 
-        if (older->header.generation <= wanted && older->role != HISTORY_IDLE)
+        if (older->header.generation == wanted ||
+            (older->header.generation < wanted && older->role != HISTORY_IDLE))
             found = i;
     }
     if (s->begun && (found == NONE || h->segments[found].header.generation != wanted))

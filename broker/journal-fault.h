@@ -1,6 +1,10 @@
-/* Faults that the journal's test plants, to see that it finds them. Floor 0. */
+/* Faults that the journal's test plants, to see that it finds them; and how it holds helper and
+ * clock in its hand, so that what it finds can be found again. Floor 0. */
 #ifndef MQBROKER_BROKER_JOURNAL_FAULT_H
 #define MQBROKER_BROKER_JOURNAL_FAULT_H
+
+#include <stdbool.h>
+#include <stdint.h>
 
 enum journal_fault {
     JOURNAL_FAULT_NONE = 0,
@@ -23,9 +27,15 @@ enum journal_fault {
 
 #ifdef JOURNAL_FAULTS
 extern enum journal_fault journal_fault;
+extern bool journal_by_hand; /* no thread: the test calls scribe_work() */
+extern uint64_t journal_now; /* what the clock says then */
 #define JOURNAL_FAULT(fault_) (journal_fault == (fault_))
+#define JOURNAL_BY_HAND       journal_by_hand
+#define JOURNAL_NOW           journal_now
 #else
-#define JOURNAL_FAULT(fault_) (0)
+#define JOURNAL_FAULT(fault_) (false)
+#define JOURNAL_BY_HAND       false
+#define JOURNAL_NOW           0
 #endif
 
 #endif

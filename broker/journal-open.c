@@ -259,10 +259,8 @@ int journal_open(struct journal **out, const struct journal_settings *settings,
     j->interval = settings->interval;
     j->folder = -1;
     j->gather = &j->jobs[0];
-    for (uint32_t i = 0; i < RECORD_SLOTS_MAX; i++) {
-        j->slots[i].fd = -1;
-        j->slots[i].rescue = -1;
-    }
+    for (uint32_t i = 0; i < RECORD_SLOTS_MAX; i++)
+        j->slots[i] = SLOT_NOTHING;
     r = enter_folder(j, settings, sentence);
     if (r == 0)
         r = open_segments(j, sentence);
@@ -326,6 +324,36 @@ static int take_record(void *context, const struct history_segment *segment, uin
                             record_location(segment->header.slot, offset));
 }
 
+/* Is there nothing but zeros between the headers? Then its making was interrupted. */
+static bool is_blank(struct journal *j, uint32_t slot)
+{
+    uint8_t bytes[4096];
+    uint32_t end = j->slots[slot].file_size;
+    bool blank = true;
+
+    for (uint32_t at = RECORD_HEADER_SIZE; at < end && blank; at += sizeof(bytes)) {
+        uint32_t left = end - at - (end - at > RECORD_HEADER_SIZE ? RECORD_HEADER_SIZE : 0);
+        uint32_t size = left < sizeof(bytes) ? left : sizeof(bytes);
+
+        load(j, slot, at, size, bytes);
+        for (uint32_t i = 0; i < size && blank; i++)
+            blank = bytes[i] == 0;
+    }
+    return blank;
+}
+
+static void report_header(struct reading *reading, uint32_t slot, int outcome)
+{
+    char what[128], name[RECORD_NAME_MAX];
+
+    if (outcome == RECORD_OK || outcome == RECORD_E_EMPTY || is_blank(reading->j, slot))
+        return;
+    record_segment_name(name, slot);
+    snprintf(what, sizeof(what), "%s: its header is damaged (%s): all that it had is lost", name,
+             record_outcome_name(outcome));
+    report(reading, what);
+}
+
 /* Those with a header, as history_read() wants them. Damaged ones are reported, and idle. */
 static uint32_t list_segments(struct reading *reading, struct history_segment *out)
 {
@@ -334,7 +362,6 @@ static uint32_t list_segments(struct reading *reading, struct history_segment *o
 
     for (uint32_t slot = 0; slot < RECORD_SLOTS_MAX; slot++) {
         struct slot *s = &j->slots[slot];
-        char what[128], name[RECORD_NAME_MAX];
         int outcome;
 
         if (s->state == SLOT_NONE)
@@ -346,12 +373,7 @@ static uint32_t list_segments(struct reading *reading, struct history_segment *o
                 j->generation = s->header.generation;
             continue;
         }
-        if (outcome != RECORD_E_EMPTY && outcome != RECORD_OK) {
-            record_segment_name(name, slot);
-            snprintf(what, sizeof(what), "%s: its header is damaged (%s): all that it had is lost",
-                     name, record_outcome_name(outcome));
-            report(reading, what);
-        }
+        report_header(reading, slot, outcome);
         s->header = (struct record_header){0};
     }
     return n;
@@ -396,6 +418,22 @@ static int take_roles(struct journal *j, const struct history_segment *segments,
     return 0;
 }
 
+/* A process that was killed may not have been told where the disk's refusal led. */
+static void take_successors(struct journal *j)
+{
+    for (uint32_t i = 0; i < j->used.n; i++) {
+        const struct slot *s = &j->slots[j->used.slots[i]];
+        uint32_t other = s->begin.instead - 1;
+
+        if (s->begin.instead == 0 || other >= RECORD_SLOTS_MAX ||
+            j->slots[other].header.generation > s->header.generation)
+            continue;
+        j->slots[other].successor = (int)s->header.slot;
+        j->slots[other].succeeded_from = s->begin.start;
+        j->relocated = true;
+    }
+}
+
 static void take_idle(struct journal *j, const struct history_segment *segments, uint32_t n)
 {
     for (uint32_t slot = 0; slot < RECORD_SLOTS_MAX; slot++) {
@@ -427,8 +465,11 @@ static int read_history(struct reading *reading, enum history_extent extent)
     r = history_read(segments, n, extent, &reader);
     if (r == 0)
         r = take_roles(j, segments, n);
-    if (r == 0)
+    if (r == 0) {
         take_idle(j, segments, n);
+        if (extent == HISTORY_LAST)
+            take_successors(j);
+    }
     free(segments);
     return r;
 }

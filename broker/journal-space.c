@@ -32,6 +32,8 @@ uint64_t journal_clock(void)
 {
     struct timespec now;
 
+    if (JOURNAL_BY_HAND)
+        return JOURNAL_NOW;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
 }
@@ -88,29 +90,27 @@ void slot_weigh(struct slot *s, uint32_t offset, uint32_t room)
     s->bytes += room;
 }
 
-/* The weight of what lies at a place; NULL if nothing can lie there. */
-static uint16_t *find_weight(struct journal *j, uint32_t location)
+struct slot *journal_find(struct journal *j, uint32_t location, uint32_t *offset)
 {
-    uint32_t offset = record_offset(location);
     struct slot *s;
 
+    *offset = record_offset(location);
     if (record_slot(location) >= RECORD_SLOTS_MAX)
         return NULL;
     s = &j->slots[record_slot(location)];
-    if (s->state != SLOT_USED || s->weights == NULL || offset < JOURNAL_START || offset >= s->end)
-        return NULL;
-    return &s->weights[offset / JOURNAL_THING_MIN];
+    while (s->successor >= 0 && *offset >= s->succeeded_from)
+        s = &j->slots[s->successor];
+    return s->state == SLOT_USED && *offset >= JOURNAL_START && *offset < s->end ? s : NULL;
 }
 
 void journal_keep(struct journal *j, uint32_t location)
 {
-    uint16_t *weight = find_weight(j, location);
-    struct slot *s;
-    uint32_t room;
+    uint32_t offset, room;
+    struct slot *s = journal_find(j, location, &offset);
+    uint16_t *weight = s == NULL ? NULL : &s->weights[offset / JOURNAL_THING_MIN];
 
     if (weight == NULL || (*weight & WEIGHT_LIVES) != 0)
         return;
-    s = &j->slots[record_slot(location)];
     if (*weight == 0) /* appended before the kill: what the others there take on average */
         *weight = weight_of(s->things > 0 ? (uint32_t)(s->bytes / s->things) : UNKNOWN_ROOM);
     room = room_of(*weight);
@@ -125,12 +125,12 @@ void journal_keep(struct journal *j, uint32_t location)
 
 void journal_drop(struct journal *j, uint32_t location)
 {
-    uint16_t *weight = find_weight(j, location);
-    struct slot *s;
+    uint32_t offset;
+    struct slot *s = journal_find(j, location, &offset);
+    uint16_t *weight = s == NULL ? NULL : &s->weights[offset / JOURNAL_THING_MIN];
 
     if (weight == NULL || (*weight & WEIGHT_LIVES) == 0)
         return;
-    s = &j->slots[record_slot(location)];
     *weight &= (uint16_t)~WEIGHT_LIVES;
     s->live--;
     s->live_bytes -= room_of(*weight);
@@ -245,7 +245,7 @@ static void remove_surplus(struct journal *j)
         record_segment_name(name, slot);
         j->files->close(s->fd);
         j->files->unlink(j->folder, name);
-        *s = (struct slot){.fd = -1, .rescue = -1};
+        *s = SLOT_NOTHING;
         slot_list_take(&j->idle, i);
     }
 }
@@ -261,7 +261,7 @@ void journal_made(struct journal *j, const struct scribe_making *making)
     if (making->result < 0) {
         j->making_again = journal_clock() + SECOND;
         if (s->fd < 0) { /* there is no file */
-            *s = (struct slot){.fd = -1, .rescue = -1};
+            *s = SLOT_NOTHING;
             j->n_files -= slot < j->n_slots;
         } else {
             journal_make_idle(j, slot);
@@ -275,6 +275,7 @@ void journal_made(struct journal *j, const struct scribe_making *making)
         .file_size = making->header.size,
         .header = making->header,
         .rescue = -1,
+        .successor = -1,
     };
     slot_list_push(&j->ready, slot);
     j->making_again = 0;
@@ -357,6 +358,7 @@ void journal_make_idle(struct journal *j, uint32_t slot)
 
     free(s->weights);
     s->weights = NULL;
+    s->successor = -1;
     s->state = SLOT_IDLE;
     s->freed = j->generation;
     slot_list_push(&j->idle, slot);

@@ -47,7 +47,13 @@ struct slot {
     int rescue; /* its slot; -1: none */
     uint32_t rescue_from;
     uint32_t rescue_to;
+    /* Where what was at this offset and beyond is now; -1: here. Until it is told, places here are
+     * good. */
+    int successor;
+    uint32_t succeeded_from;
 };
+
+#define SLOT_NOTHING ((struct slot){.fd = -1, .rescue = -1, .successor = -1})
 
 struct slot_list {
     uint32_t n;
@@ -83,6 +89,8 @@ struct journal {
     struct scribe_job *under_way; /* NULL: the scribe is idle */
     bool held;                    /* it failed, and cannot be written elsewhere yet: */
     uint64_t held_until;
+    bool relocated; /* places are to be told that are elsewhere now, because of: */
+    int refusal;
     uint64_t appended;
     uint64_t written;
     uint64_t synced;
@@ -118,6 +126,9 @@ static inline uint32_t slot_limit(const struct slot *s)
 {
     return s->header.size - RECORD_HEADER_SIZE;
 }
+
+/* The segment of a place; `*offset` is that in it. NULL: there cannot be anything. */
+struct slot *journal_find(struct journal *j, uint32_t location, uint32_t *offset);
 
 /* Memory for what lives in it. 0 or -ENOMEM. */
 int slot_make_weights(struct slot *s);

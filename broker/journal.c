@@ -12,7 +12,6 @@
 #include "broker/journal.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,7 +63,8 @@ static int add_entry(struct journal *j, const struct record *record,
                      const struct journal_source *source)
 {
     struct scribe_job *job = j->gather;
-    struct slot *s = journal_current(j);
+    const struct slot *s = journal_current(j);
+    uint32_t offset;
     struct scribe_entry entry = {
         .slot = s->header.slot,
         .offset = s->end,
@@ -81,8 +81,12 @@ static int add_entry(struct journal *j, const struct record *record,
         entry.source_size = source->size;
     }
     if (source != NULL && source->fd < 0) {
-        entry.source_fd = j->slots[record_slot(source->location)].fd;
-        entry.source_offset += record_offset(source->location) + RECORD_HEAD_SIZE;
+        const struct slot *from = journal_find(j, source->location, &offset);
+
+        if (from == NULL)
+            return -EBADMSG;
+        entry.source_fd = from->fd;
+        entry.source_offset += offset + RECORD_HEAD_SIZE;
     }
     if (grow((void **)&job->entries, &job->entries_capacity, job->n_entries, sizeof(entry)) < 0 ||
         grow_bytes(job, record->size) < 0)
@@ -222,9 +226,12 @@ static uint32_t first_entry(const struct scribe_job *job, const struct slot *s, 
 }
 
 /* All that is not synced: what the job writes to, and what it syncs. If it failed before, more may
- * have been gathered since, which is not in it. */
+ * have been gathered since, which is not in it: then the journal as it will be on disk ends before
+ * that, though younger segments may have begun. */
 static int list_files(struct journal *j, struct scribe_job *job)
 {
+    bool whole = true; /* what was looked at so far */
+
     job->n_files = 0;
     for (uint32_t i = first_dirty(j); i < j->used.n; i++) {
         struct slot *s = &j->slots[j->used.slots[i]];
@@ -233,7 +240,9 @@ static int list_files(struct journal *j, struct scribe_job *job)
             return -ENOMEM;
         job->files[job->n_files++] = file_of(j, s);
         s->submitted = job == j->gather ? s->end : first_entry(j->gather, s, s->end);
-        job->position = record_position(s->header.generation, s->submitted);
+        if (whole)
+            job->position = record_position(s->header.generation, s->submitted);
+        whole = whole && s->submitted == s->end;
     }
     job->synced = j->synced_position;
     return 0;
@@ -330,6 +339,7 @@ static void replace(struct journal *j, struct slot *from, struct slot *to,
         to->begin.bytes = before->bytes;
     }
     to->begin.start = start;
+    to->begin.instead = 1 + from->header.slot;
     to->begins = true;
     to->end = from->end;
     to->rescue = from->rescue;
@@ -341,6 +351,8 @@ static void replace(struct journal *j, struct slot *from, struct slot *to,
         to->rescue_to = written;
     }
     to->state = SLOT_USED;
+    from->successor = (int)to->header.slot;
+    from->succeeded_from = start;
     slot_move_live(from, to, start);
     rename_in_job(j->under_way, from, to);
     rename_in_job(j->gather, from, to);
@@ -348,8 +360,7 @@ static void replace(struct journal *j, struct slot *from, struct slot *to,
 
 /* Put fresh segments in the place of the dirty ones, from used.slots[first] on. The first of these
  * stays, up to where it is synced. There are enough. */
-static void replace_dirty(struct journal *j, uint32_t first,
-                          void (*event)(void *, const struct journal_event *), void *context)
+static void replace_dirty(struct journal *j, uint32_t first)
 {
     uint32_t n = j->used.n - first;
     uint16_t dirty[RECORD_SLOTS_MAX];
@@ -360,13 +371,6 @@ static void replace_dirty(struct journal *j, uint32_t first,
     for (uint32_t i = 0; i < n; i++) {
         struct slot *from = &j->slots[dirty[i]];
         struct slot *to = &j->slots[slot_list_take(&j->ready, 0)];
-        uint32_t start = first_unsynced(from);
-        struct journal_event moved = {
-            .type = JOURNAL_RELOCATED,
-            .result = j->under_way->result,
-            .location = record_location(from->header.slot, start),
-            .to = record_location(to->header.slot, start),
-        };
 
         if (from->synced_end > from->begin.start) {
             slot_list_push(&j->used, dirty[i]);
@@ -384,8 +388,6 @@ static void replace_dirty(struct journal *j, uint32_t first,
         }
         slot_list_push(&j->used, to->header.slot);
         before = to;
-        if (event != NULL)
-            event(context, &moved);
     }
 }
 
@@ -399,8 +401,7 @@ static bool make_all_weights(struct journal *j, uint32_t n)
 }
 
 /* The job under way failed: write all that is not synced to other segments, or hold it. */
-static void write_elsewhere(struct journal *j, void (*event)(void *, const struct journal_event *),
-                            void *context)
+static void write_elsewhere(struct journal *j)
 {
     uint32_t first = first_dirty(j);
     uint32_t n = j->used.n - first;
@@ -412,7 +413,9 @@ static void write_elsewhere(struct journal *j, void (*event)(void *, const struc
         say_refused(j, job->result);
         return;
     }
-    replace_dirty(j, first, event, context);
+    j->refusal = job->result;
+    j->relocated = true;
+    replace_dirty(j, first);
     j->held = list_files(j, job) < 0;
     if (j->held)
         return;
@@ -439,8 +442,29 @@ static void mark_written(struct journal *j, const struct scribe_job *job)
     j->synced_position = job->position;
     j->sync_due = 0;
     j->sync_wanted = false;
+}
+
+/* What is elsewhere now is synced there: its owner may know, and the spoiled segments are free. */
+static void tell_relocated(struct journal *j, void (*event)(void *, const struct journal_event *),
+                           void *context)
+{
+    for (uint32_t i = 0; i < RECORD_SLOTS_MAX && event != NULL; i++) {
+        const struct slot *from = &j->slots[i], *to = from;
+        struct journal_event moved = {.type = JOURNAL_RELOCATED, .result = j->refusal};
+
+        if (from->successor < 0)
+            continue;
+        while (to->successor >= 0)
+            to = &j->slots[to->successor];
+        moved.location = record_location(i, from->succeeded_from);
+        moved.to = record_location(to->header.slot, from->succeeded_from);
+        event(context, &moved);
+    }
+    for (uint32_t i = 0; i < RECORD_SLOTS_MAX; i++)
+        j->slots[i].successor = -1;
     while (j->spoiled.n > 0)
         journal_make_idle(j, slot_list_take(&j->spoiled, 0));
+    j->relocated = false;
 }
 
 static void tell(const struct scribe_job *job, void (*event)(void *, const struct journal_event *),
@@ -480,7 +504,7 @@ static void finish(struct journal *j, struct scribe_job *job,
     j->figures.syncs += job->n_syncs;
     if (job->result < 0) {
         j->figures.failures++;
-        write_elsewhere(j, event, context);
+        write_elsewhere(j);
         return;
     }
     j->figures.commits += job->n_entries > 0;
@@ -489,6 +513,8 @@ static void finish(struct journal *j, struct scribe_job *job,
         j->trouble = 0;
     j->refused = false;
     mark_written(j, job);
+    if (j->relocated && job->sync)
+        tell_relocated(j, event, context);
     if (event != NULL)
         tell(job, event, context);
     scribe_job_clear(job);
@@ -520,7 +546,7 @@ void journal_collect(struct journal *j, void (*event)(void *context, const struc
         finish(j, job, event, context);
     if (j->held && journal_clock() >= j->held_until) {
         j->held = false;
-        write_elsewhere(j, event, context);
+        write_elsewhere(j);
     }
     if (j->sync == JOURNAL_INTERVAL && j->sync_due == 0 && first_dirty(j) < j->used.n)
         j->sync_due = journal_clock() + j->interval;
@@ -535,18 +561,17 @@ void journal_collect(struct journal *j, void (*event)(void *context, const struc
 static int add_read(struct journal *j, const struct scribe_read *read)
 {
     struct scribe_job *job = j->gather;
-    const struct slot *s;
+    uint32_t offset;
+    const struct slot *s = journal_find(j, read->location, &offset);
 
-    if (record_slot(read->location) >= RECORD_SLOTS_MAX)
-        return -EBADMSG;
-    s = &j->slots[record_slot(read->location)];
-    if (s->state != SLOT_USED)
+    if (s == NULL)
         return -EBADMSG;
     if (job->n_reads == JOURNAL_READS)
         return -EAGAIN;
     job->reads[job->n_reads] = *read;
     job->reads[job->n_reads].fd = s->fd;
     job->reads[job->n_reads].header = s->header;
+    job->reads[job->n_reads].location = record_location(s->header.slot, offset);
     job->n_reads++;
     return 0;
 }
@@ -584,15 +609,11 @@ void journal_figures(const struct journal *j, struct journal_figures *out)
 /* Until all that was gathered is synced, or the disk refuses. */
 static void drain(struct journal *j)
 {
-    struct pollfd ready = {.fd = j->scribe.event_fd, .events = POLLIN};
-
     while (j->synced < j->appended && !j->held) {
         j->sync_wanted = true;
         journal_commit(j);
-        if (j->under_way == NULL)
+        if (j->under_way == NULL || scribe_wait(&j->scribe) < 0)
             return; /* no memory */
-        if (poll(&ready, 1, -1) < 0 && errno != EINTR)
-            return;
         journal_collect(j, NULL, NULL);
     }
 }

@@ -54,12 +54,12 @@ enum begin_offset {
     BEGIN_THINGS = 16,
     BEGIN_END = 20,
     BEGIN_START = 24,
-    BEGIN_RESERVED = 28,
+    BEGIN_INSTEAD = 28,
 };
 
 _Static_assert(HEAD_OWNER + 8 == RECORD_HEAD_SIZE, "layout");
 _Static_assert(HEADER_CRC + 4 == RECORD_HEADER_SIZE, "layout");
-_Static_assert(BEGIN_RESERVED + 4 == RECORD_BEGIN_SIZE, "layout");
+_Static_assert(BEGIN_INSTEAD + 4 == RECORD_BEGIN_SIZE, "layout");
 _Static_assert(RECORD_BEGIN_ROOM >= RECORD_HEAD_SIZE + RECORD_BEGIN_SIZE &&
                    RECORD_BEGIN_ROOM % RECORD_UNIT == 0,
                "layout");
@@ -375,7 +375,7 @@ void record_put_begin(uint8_t out[RECORD_BEGIN_SIZE], const struct record_begin 
     store32(out + BEGIN_THINGS, begin->things);
     store32(out + BEGIN_END, begin->end);
     store32(out + BEGIN_START, begin->start);
-    store32(out + BEGIN_RESERVED, 0);
+    store32(out + BEGIN_INSTEAD, begin->instead);
 }
 
 int record_get_begin(const struct record *record, struct record_begin *out)
@@ -388,6 +388,7 @@ int record_get_begin(const struct record *record, struct record_begin *out)
         .things = load32(record->bytes + BEGIN_THINGS),
         .end = load32(record->bytes + BEGIN_END),
         .start = load32(record->bytes + BEGIN_START),
+        .instead = load32(record->bytes + BEGIN_INSTEAD),
     };
     return RECORD_OK;
 }

@@ -118,6 +118,7 @@ struct record_begin {
     uint32_t things;   /* so many there are */
     uint32_t end;      /* where that ended: what lies there beyond is nothing */
     uint32_t start;    /* offset of the next record here */
+    uint32_t instead;  /* 1 + slot, 0: none: what that had from `start` on is here instead */
 };
 
 enum { RECORD_BEGIN_SIZE = 32, RECORD_BEGIN_ROOM = 128 };

@@ -132,6 +132,13 @@ struct scribe_job *scribe_finished(struct scribe *s);
 void scribe_order(struct scribe *s, const struct scribe_making *making);
 bool scribe_made(struct scribe *s, struct scribe_making *out);
 
+/* Wait until something is finished or made. Does the work itself if there is no thread. */
+int scribe_wait(struct scribe *s);
+
+/* Do what there is to do: a job, a step of a segment in making. False: there is nothing. The
+ * thread's, or that of who has none. */
+bool scribe_work(struct scribe *s);
+
 /* Ring at this time (CLOCK_MONOTONIC, nanoseconds; 0: never). */
 void scribe_set_alarm(struct scribe *s, uint64_t at);
 

@@ -319,7 +319,7 @@ static void zeros_are_empty(void **state)
 static void begin_comes_back(void **state)
 {
     const struct record_begin begin = {
-        .previous = 41, .bytes = 1 << 20, .things = 17, .end = 4096, .start = 192};
+        .previous = 41, .bytes = 1 << 20, .things = 17, .end = 4096, .start = 192, .instead = 3};
     uint8_t bytes[RECORD_BEGIN_SIZE];
     struct record record = {.kind = RECORD_BEGIN, .size = sizeof(bytes), .bytes = bytes};
     struct record_begin got;
@@ -332,6 +332,7 @@ static void begin_comes_back(void **state)
     assert_int_equal(got.things, begin.things);
     assert_int_equal(got.end, begin.end);
     assert_int_equal(got.start, begin.start);
+    assert_int_equal(got.instead, begin.instead);
     record.size--;
     assert_int_equal(record_get_begin(&record, &got), RECORD_E_LENGTH);
 }
