@@ -379,6 +379,17 @@ static uint32_t list_segments(struct reading *reading, struct history_segment *o
     return n;
 }
 
+/* Was it finished: does it have its header at the end, too? */
+static bool is_finished(struct journal *j, const struct slot *s)
+{
+    uint8_t bytes[RECORD_HEADER_SIZE];
+    struct record_header other;
+
+    load(j, s->header.slot, s->header.size - RECORD_HEADER_SIZE, sizeof(bytes), bytes);
+    return record_get_header(bytes, &other) == RECORD_OK &&
+           other.generation == s->header.generation;
+}
+
 /* What each segment is from now on; they are in order of generation. */
 static int take_roles(struct journal *j, const struct history_segment *segments, uint32_t n)
 {
@@ -400,7 +411,8 @@ static int take_roles(struct journal *j, const struct history_segment *segments,
             if (slot_make_weights(s) < 0)
                 return -ENOMEM;
         } else if (h->role == HISTORY_IDLE && h->header.generation > newest &&
-                   h->header.size == j->segment_size && h->header.slot < j->n_slots) {
+                   h->header.size == j->segment_size && h->header.slot < j->n_slots &&
+                   is_finished(j, s)) {
             s->state = SLOT_READY;
             slot_list_push(&j->ready, h->header.slot);
         }

@@ -226,13 +226,12 @@ static uint32_t first_entry(const struct scribe_job *job, const struct slot *s, 
 }
 
 /* All that is not synced: what the job writes to, and what it syncs. If it failed before, more may
- * have been gathered since, which is not in it: then the journal as it will be on disk ends before
- * that, though younger segments may have begun. */
+ * have been gathered since, which is not in it: with that the journal ends for now, and a segment
+ * that was begun after it must not begin on disk. */
 static int list_files(struct journal *j, struct scribe_job *job)
 {
-    bool whole = true; /* what was looked at so far */
-
     job->n_files = 0;
+    job->synced = j->synced_position;
     for (uint32_t i = first_dirty(j); i < j->used.n; i++) {
         struct slot *s = &j->slots[j->used.slots[i]];
 
@@ -240,11 +239,10 @@ static int list_files(struct journal *j, struct scribe_job *job)
             return -ENOMEM;
         job->files[job->n_files++] = file_of(j, s);
         s->submitted = job == j->gather ? s->end : first_entry(j->gather, s, s->end);
-        if (whole)
-            job->position = record_position(s->header.generation, s->submitted);
-        whole = whole && s->submitted == s->end;
+        job->position = record_position(s->header.generation, s->submitted);
+        if (s->submitted < s->end)
+            break;
     }
-    job->synced = j->synced_position;
     return 0;
 }
 

@@ -22,6 +22,7 @@ static const struct verb {
     {"kick", "end a client's session", mqctl_kick},
     {"reload", "have the broker read its configuration again", mqctl_reload},
     {"handover", "replace the broker by its program as it is installed now", mqctl_handover},
+    {"journal", "check or show what a broker has on disk", mqctl_journal},
     {"cleanup", "remove what a dead broker left", mqctl_cleanup},
 };
 

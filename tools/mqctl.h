@@ -20,6 +20,9 @@ int mqctl_remove(int argc, char **argv);
 int mqctl_reload(int argc, char **argv);
 int mqctl_handover(int argc, char **argv);
 
+/* From the journal's files (mqctl-journal.c). */
+int mqctl_journal(int argc, char **argv);
+
 /* From what a dead broker left (mqctl-cleanup.c). */
 int mqctl_cleanup(int argc, char **argv);
 
