@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -17,6 +18,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -867,6 +869,172 @@ static void a_journal_serves_one_broker(void **state)
     daemon_restart(d);
 }
 
+/* ---- Many, and for long ---- */
+
+enum { WAITING_SIZE = 1024, WAITING_OUTSTANDING = 512 };
+
+static unsigned priority_of(uint32_t number)
+{
+    return number * 7 % 32;
+}
+
+static void publish_many(struct mqc *client, uint32_t n)
+{
+    uint8_t payload[WAITING_SIZE];
+    int64_t numbers[WAITING_OUTSTANDING];
+
+    must(mqc_set_batching(client, 1));
+    for (uint32_t i = 0; i < n; i++) {
+        const struct stamp stamp = {.publisher = 1, .number = i, .size = sizeof(payload)};
+
+        stamp_fill(payload, &stamp);
+        if (i >= WAITING_OUTSTANDING)
+            must(mqc_confirm_wait(client, numbers[i % WAITING_OUTSTANDING], PATIENCE_MS));
+        numbers[i % WAITING_OUTSTANDING] =
+            offer(client, &(struct mqc_publication){.topic = "job/waiting",
+                                                    .payload = payload,
+                                                    .size = sizeof(payload),
+                                                    .priority = priority_of(i)});
+    }
+    for (uint32_t i = 0; i < WAITING_OUTSTANDING; i++)
+        must(mqc_confirm_wait(client, numbers[i], PATIENCE_MS));
+}
+
+/* By priority, then age; each once. */
+static void receive_many(struct mqc *client, uint32_t n)
+{
+    uint32_t next = 0;
+    unsigned priority = 31;
+
+    for (uint32_t i = 0; i < n; i++) {
+        for (; next < n && priority_of(next) != priority; next++)
+            ;
+        if (next >= n) {
+            priority--;
+            next = 0;
+            i--;
+            continue;
+        }
+        assert_int_equal(receive_stamped(client), next++);
+    }
+}
+
+static uint64_t memory_in_use(void)
+{
+    struct statvfs fs;
+
+    assert_int_equal(statvfs("/dev/shm", &fs), 0);
+    return (fs.f_blocks - fs.f_bfree) * fs.f_frsize >> 20;
+}
+
+/* Figures for people, of the long form. */
+static void say(const struct daemon *d, const char *what, uint64_t since)
+{
+    if (getenv("MQB_LONG") != NULL)
+        printf("%s: %" PRIu64 " ms; broker %" PRIu64 " MiB (its own %" PRIu64 "), /dev/shm %" PRIu64
+               " MiB\n",
+               what, patience_now() - since, daemon_status(d, "VmRSS") >> 10,
+               daemon_status(d, "RssAnon") >> 10, memory_in_use());
+}
+
+static void J2_a_long_backlog_waits_on_disk_and_keeps_its_order(void **state)
+{
+    struct daemon *d = *state;
+    uint32_t n = getenv("MQB_LONG") != NULL ? 1000000 : 20000;
+    struct mqc *client;
+    uint64_t since;
+
+    start(d, getenv("MQB_LONG") != NULL ? "max_clients = 6;\nqueue_depth = 4;\n"
+                                          "journal_size = \"2G\";\n"
+                                        : "max_clients = 6;\nqueue_depth = 4;\n"
+                                          "references = 65536;\njournal_segment = \"1M\";\n"
+                                          "journal_size = \"64M\";\n");
+    make_group(d);
+    client = daemon_open(d, NULL, MQC_PUBLISH_ONLY);
+    since = patience_now();
+    say(d, "empty", since);
+    publish_many(client, n);
+    say(d, "published, each confirmed", since);
+    PATIENCE_UNTIL(board_get(&board_group(daemon_board(d), 0)->on_disk) > n / 2);
+    assert_true(board_get(&board_group(daemon_board(d), 0)->waiting_bytes) < 4 << 20);
+    daemon_kill(d);
+    since = patience_now();
+    daemon_restart(d);
+    say(d, "started after a kill", since);
+    mqc_close(client);
+    daemon_reboot(d);
+    since = patience_now();
+    daemon_restart(d);
+    say(d, "started after a reboot", since);
+    assert_int_equal(board_get(&board_group(daemon_board(d), 0)->waiting), n);
+    client = member(d, "me", 256);
+    since = patience_now();
+    receive_many(client, n);
+    say(d, "all worked off", since);
+    expect_nothing(client, "me");
+    mqc_close(client);
+}
+
+static uint64_t moves(const struct daemon *d)
+{
+    return board_get(&daemon_board(d)->journal.counters.moves);
+}
+
+static void J3_old_messages_move_out_of_segments_that_are_used_again(void **state)
+{
+    enum { OLD = 40, FLOWING = 3000, KILLS = 25 };
+    struct daemon *d = *state;
+    uint32_t random = 2463534242;
+    struct mqc *client, *publisher;
+
+    start(d, "max_clients = 6;\nqueue_depth = 4;\nreferences = 32768;\ndelivery_limit = 0;\n"
+             "journal_segment = \"64K\";\njournal_size = \"1M\";\n");
+    client = daemon_open(d, NULL, 0);
+    publisher = daemon_open(d, NULL, MQC_PUBLISH_ONLY);
+    must(mqc_join(client, "old", "job/stamped", &durable));
+    must(mqc_leave(client, "old"));
+    must(mqc_join(client, "flowing", "job/flowing", &durable));
+    retain(publisher, "kept", "kept", 4);
+    for (int i = 0; i < FLOWING; i++) {
+        uint8_t payload[1000];
+        const struct stamp stamp = {.publisher = 2, .number = (uint32_t)i, .size = sizeof(payload)};
+
+        if (i % (FLOWING / OLD) == 0 && i / (FLOWING / OLD) < OLD) {
+            const struct stamp old = {
+                .publisher = 1, .number = (uint32_t)(i / (FLOWING / OLD)), .size = 700};
+
+            stamp_fill(payload, &old);
+            must(publish_with(publisher, &(struct mqc_publication){.topic = "job/stamped",
+                                                                   .payload = payload,
+                                                                   .size = old.size}));
+        }
+        if (stamp_random(&random) % (FLOWING / KILLS) == 0) {
+            daemon_kill(d);
+            daemon_restart(d);
+        }
+        stamp_fill(payload, &stamp);
+        must(publish_with(publisher, &(struct mqc_publication){.topic = "job/flowing",
+                                                               .payload = payload,
+                                                               .size = sizeof(payload)}));
+        assert_int_equal(receive_stamped(client), i);
+    }
+    assert_true(moves(d) > OLD);
+    mqc_close(client);
+    mqc_close(publisher);
+    for (int i = 0; i < 2; i++) {
+        reboot_and_start(d);
+        client = daemon_open(d, NULL, 0);
+        find_retained(client, "kept", "kept", 4);
+        mqc_close(client);
+    }
+    client = daemon_open(d, "me", 0);
+    must(mqc_join(client, "old", NULL, NULL));
+    for (uint32_t i = 0; i < OLD; i++)
+        assert_int_equal(receive_stamped(client), i);
+    expect_nothing(client, "me");
+    mqc_close(client);
+}
+
 /* ---- By chance ---- */
 
 enum { WORKERS = 2, CHANCE_MOST = 1 << 20, OUTSTANDING = 16, CHANCE_LARGEST = 40000 };
@@ -1071,6 +1239,8 @@ int main(void)
         TEST(messages_of_a_group_whose_record_is_damaged_are_kept),
         TEST(what_is_durable_is_not_started_without_its_journal),
         TEST(a_journal_serves_one_broker),
+        TEST(J2_a_long_backlog_waits_on_disk_and_keeps_its_order),
+        TEST(J3_old_messages_move_out_of_segments_that_are_used_again),
         TEST(J4_kills_by_chance_lose_and_repeat_nothing),
         TEST(J4_reboots_by_chance_lose_nothing_that_was_confirmed),
     };
