@@ -311,7 +311,7 @@ void groups_normalise(struct engine *e, uint32_t slot)
     if (ref_state(r) == REF_WAIT && ref_flags(r) != groups_flags_of(e, r))
         persist_word(r, REF_WORD(REF_WAIT, groups_flags_of(e, r), ref_level(r), ref_tries(r),
                                  ref_owner(r), ref_member(r)));
-    if (ref_state(r) == REF_WAIT && !groups_is_given(r))
+    if (ref_state(r) == REF_WAIT && !groups_is_given(r) && r->when != 0)
         persist_u32(&r->when, groups_waits_until(e, r, owner_group(e, ref_owner(r))));
     else if (ref_state(r) == REF_OUT && (ref_flags(r) & REF_ACK) != 0 && r->when == 0)
         persist_u32(&r->when, groups_acks_until(e, r));

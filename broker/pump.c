@@ -128,7 +128,7 @@ static uint32_t put_frame(const struct engine *e, uint32_t slot, uint8_t *out)
     if (flags & REF_ACK) {
         wire_patch_type(out, WIRE_MESSAGE, (uint16_t)(wire_message_flags(out) | WIRE_F_ACK));
         wire_patch_tries(out, (uint8_t)ref_tries(r));
-        if (group_is_dead(e, owner_group(e, ref_owner(r)))) /* it has no time to live any more */
+        if (r->when == 0) /* a dead letter, or one that was: its time to live is over */
             wire_patch_expiry(out, 0);
     }
     if (flags & REF_HELD)

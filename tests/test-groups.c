@@ -506,6 +506,39 @@ static void what_expires_is_dropped_or_becomes_a_dead_letter(void **state)
     expect_sound(r);
 }
 
+static void a_dead_letter_that_is_moved_back_has_time_without_end(void **state)
+{
+    struct rig *r = *state;
+    uint16_t a = expect_session(r, "a"), p = expect_session(r, "p");
+    struct wire_frame f;
+    uint32_t count;
+
+    assert_int_equal(joined(r, a,
+                            &(struct join){.group = "jobs",
+                                           .filter = "job/#",
+                                           .flags = WIRE_F_DEAD_EXPIRED,
+                                           .prefetch = 1}),
+                     WIRE_C_OK);
+    publish(r, p, 8, "1");
+    rig_message(r, p,
+                &(struct rig_message){.type = WIRE_PUBLISH,
+                                      .priority = 8,
+                                      .expiry = r->engine.now + RIG_SECOND,
+                                      .topic = "job/a",
+                                      .payload = "late"});
+    pass_time(r, 2 * RIG_SECOND);
+    assert_int_equal(administer(r, p, WIRE_V_REQUEUE, "jobs", &count), WIRE_C_OK);
+    assert_int_equal(count, 1);
+    pass_time(r, 0);
+    assert_int_equal(rig_restart(r), 0);
+    acknowledge(r, a, expect_job(r, a, "1", 0));
+    f = expect_frame(r, a, WIRE_MESSAGE);
+    assert_memory_equal(f.payload, "late", 4);
+    assert_int_equal(f.expiry, 0);
+    acknowledge(r, a, f.number);
+    assert_int_equal(r->engine.n_grouped, 0);
+}
+
 /* ---- Groups come and go ---- */
 
 static void joins_that_cannot_be_are_refused(void **state)
@@ -792,6 +825,7 @@ int main(void)
         TEST(P4_a_group_s_messages_are_charged_to_it_until_it_is_full),
         TEST(the_oldest_of_the_lowest_priority_makes_room),
         TEST(what_expires_is_dropped_or_becomes_a_dead_letter),
+        TEST(a_dead_letter_that_is_moved_back_has_time_without_end),
         TEST(joins_that_cannot_be_are_refused),
         TEST(a_group_without_members_lingers_and_then_ends),
         TEST(a_group_can_be_emptied_and_removed),
