@@ -31,18 +31,36 @@ static inline void list_push(struct list *l, const struct store *s, uint32_t slo
     l->tail = slot;
 }
 
+/* The oldest in a list that is younger than this age; its youngest one is. What came back is near
+ * the front, what has just changed near the end, and either list may be a million long: so both are
+ * walked from at once. */
+static inline uint32_t list_successor(const struct list *l, const struct store *s, uint64_t age)
+{
+    uint32_t next = l->head;
+    uint32_t last = l->tail;
+
+    while (store_reference(s, next)->age < age) {
+        uint32_t before = store_reference(s, last)->prev;
+
+        if (store_reference(s, before)->age < age)
+            return last;
+        next = store_reference(s, next)->next;
+        last = before;
+    }
+    return next;
+}
+
 /* In order of age: to the end, or, if it came back, to where it was. */
 static inline void list_insert(struct list *l, const struct store *s, uint32_t slot)
 {
     struct reference *r = store_reference(s, slot);
-    uint32_t next = l->head;
+    uint32_t next;
 
     if (l->tail == 0 || store_reference(s, l->tail)->age < r->age) {
         list_push(l, s, slot);
         return;
     }
-    while (store_reference(s, next)->age < r->age)
-        next = store_reference(s, next)->next;
+    next = list_successor(l, s, r->age);
     r->next = next;
     r->prev = store_reference(s, next)->prev;
     if (r->prev != 0)

@@ -144,6 +144,40 @@ static void lists_and_map_follow_a_model(void **state)
     }
 }
 
+/* Slots 1 to `n`, whose ages are their numbers, put in as `order` says, stand in order of age. */
+static void expect_in_order(struct fixture *f, const uint32_t *order, uint32_t n)
+{
+    uint32_t sorted[SLOTS];
+
+    f->backlog = (struct backlog){0};
+    for (uint32_t i = 0; i < n; i++) {
+        sorted[i] = i + 1;
+        store_reference(&f->store, order[i])->age = order[i];
+        backlog_insert(&f->backlog, &f->store, 8, order[i]);
+    }
+    expect_list(f, 8, sorted, n);
+}
+
+static void what_comes_back_finds_its_place_by_age(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t order[SLOTS];
+
+    for (uint32_t n = 1; n <= 40; n++) {
+        for (uint32_t i = 0; i < n; i++)
+            order[i] = n - i;
+        expect_in_order(f, order, n);
+        srand(n);
+        for (uint32_t i = n - 1; i > 0; i--) {
+            uint32_t j = (uint32_t)rand() % (i + 1), held = order[i];
+
+            order[i] = order[j];
+            order[j] = held;
+        }
+        expect_in_order(f, order, n);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -151,6 +185,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(answers_stand_above_all_priorities, setup, teardown),
         cmocka_unit_test_setup_teardown(any_place_of_a_list_can_be_taken_out, setup, teardown),
         cmocka_unit_test_setup_teardown(lists_and_map_follow_a_model, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_comes_back_finds_its_place_by_age, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
