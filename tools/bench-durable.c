@@ -1,9 +1,9 @@
 /* Durable messages: how many a second are on disk and confirmed, and how soon.
  *
- * One publisher publishes to a durable group that has no members, so that all of it stays, and
- * keeps so many messages unconfirmed and no more. One alone shows what a sync of the disk takes;
- * many, how well they share one. The baseline writes records of the same size to a file in the same
- * directory, and syncs it as often. */
+ * One publisher publishes to a durable group that has no members, so that all of it stays: so many
+ * messages, then it waits until all of them are confirmed, and so on. One alone shows what a sync
+ * of the disk takes; many, how well they share one. The baseline writes records of the same size to
+ * a file in the same directory, and syncs it for as many. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -93,34 +93,28 @@ struct published {
 
 /* ---- the publisher ---- */
 
-/* When each of the unconfirmed was sent; the time of one that was sent before measuring is 0. */
+/* When each of the unconfirmed was sent; 0: before measuring. */
 struct sent {
     uint64_t *at;
     unsigned most;
-    uint64_t n_sent;
-    uint64_t n_confirmed;
+    unsigned n;
 };
 
-/* Wait until at most `most` are unconfirmed. */
-static int await(struct carrier_end *end, struct sent *sent, unsigned most,
-                 struct published *published)
+/* Wait until all are confirmed. */
+static int await(struct carrier_end *end, struct sent *sent, struct published *published)
 {
     uint64_t now;
 
-    if (sent->n_sent - sent->n_confirmed <= most) {
-        return 0;
-    }
-    if (carrier_confirm(end, most) < 0) {
+    if (carrier_confirm(end, 0) < 0) {
         return -1;
     }
     now = bench_now();
-    for (; sent->n_sent - sent->n_confirmed > most; sent->n_confirmed++) {
-        uint64_t at = sent->at[sent->n_confirmed % sent->most];
-
-        if (at != 0) {
-            histogram_record(&published->times, now - at);
+    for (unsigned i = 0; i < sent->n; i++) {
+        if (sent->at[i] != 0) {
+            histogram_record(&published->times, now - sent->at[i]);
         }
     }
+    sent->n = 0;
     return 0;
 }
 
@@ -136,7 +130,7 @@ static int publish_all(struct carrier_end *end, const struct run *run, unsigned 
         bool was_measuring = stream.measuring;
         uint64_t now;
 
-        if (await(end, sent, sent->most - 1, published) < 0) {
+        if (sent->n == sent->most && await(end, sent, published) < 0) {
             return -1;
         }
         now = bench_now();
@@ -146,18 +140,18 @@ static int publish_all(struct carrier_end *end, const struct run *run, unsigned 
             from = usage_of(0);
             hub_from = usage_of(run->carrier.hub);
         }
+        published->sent++;
         published->measured += stream.measuring;
-        sent->at[sent->n_sent++ % sent->most] = stream.measuring ? now : 0;
+        sent->at[sent->n++] = stream.measuring ? now : 0;
         stream_stamp(payload, &stream.head);
         if (carrier_send(end, CHANNEL, payload, run->options->size, PRIORITY) < 0) {
             return -1;
         }
     } while ((stream.head.flags & STREAM_LAST) == 0);
-    if (await(end, sent, 0, published) < 0) {
+    if (await(end, sent, published) < 0) {
         return -1;
     }
     published->duration = bench_now() - began;
-    published->sent = sent->n_sent;
     to = usage_of(0);
     hub_to = usage_of(run->carrier.hub);
     published->used = usage_between(&from, &to);
@@ -255,8 +249,8 @@ static int run_once(const struct bench_options *options, const struct bench_way 
 static void describe(const struct bench_options *options, char *out, size_t size)
 {
     int n = snprintf(out, size,
-                     "A publisher sends %zu bytes to a durable group, and waits when too many are "
-                     "not confirmed; files in %s",
+                     "A publisher sends messages of %zu bytes to a durable group, and waits until "
+                     "they are confirmed; files in %s",
                      options->size, options->directory);
 
     if (options->instance == NULL && n > 0 && (size_t)n < size) {

@@ -34,7 +34,7 @@ static const char settings[] =
     "256 commands under way, or one.\n"
     "* Mosquitto: Unix socket, no persistence, queues unlimited; MQTT spoken by hand, PUBLISH in "
     "writes of up to 128 KiB; QoS 1 with up to 256 unconfirmed.\n"
-    "* Durable: each system waits for its confirms, with so many messages unconfirmed and no more; "
+    "* Durable: so many messages are sent, then all of their confirms are waited for, and so on; "
     "mqbroker with `sync = \"always\"`, to a durable group; Redis with `appendonly yes` and "
     "`appendfsync always`, RPUSH to a list; the file is written in records as large as mqbroker's, "
     "in place, and synced when as many have gathered.\n"
