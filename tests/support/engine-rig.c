@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/durable.h"
+
 enum { NORMAL_ROWS = 8, NORMAL_TOPICS = 16, NORMAL_SLOTS = 4096, NORMAL_WIDTH = 1280 };
 
 static uint32_t or_normal(uint32_t value, uint32_t normal)
@@ -95,6 +97,8 @@ static int start(struct rig *r, uint64_t now)
 {
     int outcome = engine_init(&r->engine, &r->memory, &r->settings);
 
+    if (outcome == 0 && r->journal)
+        outcome = durable_init(&r->engine);
     if (outcome < 0)
         return outcome;
     r->engine.now = now;
@@ -118,6 +122,7 @@ int rig_init(struct rig *r, const struct rig_options *options)
     *r = (struct rig){.settings = settings_of(o),
                       .width = or_normal(o->width, NORMAL_WIDTH),
                       .n_buffers = o->n_buffers,
+                      .journal = o->journal,
                       .next_inode = 1000,
                       .next_copy = OUTBOX_COPIES};
     outcome = make_memory(r, o);

@@ -38,6 +38,7 @@ struct rig_options {
     uint32_t n_cells;      /* 4,096: with 8 rows a window of 65,536 bytes */
     uint32_t width;        /* of reply queues: 1,280 */
     uint32_t n_buffers;    /* of outboxes, at most; 0: there are neither outboxes nor pools */
+    bool journal;          /* groups may be durable; the test is the journal */
     struct engine_settings settings;
 };
 
@@ -70,6 +71,7 @@ struct rig {
     struct engine_settings settings;
     uint32_t width;
     uint32_t n_buffers;
+    bool journal;
     uint64_t next_nonce;
     uint64_t next_inode;
     uint64_t next_copy; /* offset of the next payload that is lent */
