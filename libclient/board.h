@@ -265,7 +265,7 @@ struct board_group {
 
     _Atomic uint64_t members;
     _Atomic uint64_t waiting;        /* messages: to be delivered, later ones included */
-    _Atomic uint64_t waiting_bytes;  /* of all that it has, wherever that lies */
+    _Atomic uint64_t waiting_bytes;  /* of all that it has and that is not on disk alone */
     _Atomic uint64_t later;          /* those among them that were returned with a delay */
     _Atomic uint64_t unacknowledged; /* delivered to a member that has yet to say so */
     _Atomic uint64_t dead;           /* dead letters */

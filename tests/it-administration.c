@@ -194,9 +194,10 @@ static void groups_are_shown_with_what_they_have_and_how_they_are_set(void **sta
     publish(client, "one", 8);
     assert_int_equal(mqc_join(client, "other", "x", NULL), 0);
     assert_int_equal(CTL("groups"), 0);
-    assert_non_null(strstr(ctl.text, "\n      0         1        0        0"));
+    assert_non_null(strstr(ctl.text, "\n      0         1        0        0         0"));
     assert_non_null(strstr(ctl.text, " of   16,777,216      3   1500ms  orders\n"));
-    assert_non_null(strstr(ctl.text, "\n      1         0        0        0             0 of"));
+    assert_non_null(
+        strstr(ctl.text, "\n      1         0        0        0         0             0 of"));
     assert_non_null(strstr(ctl.text, " of   16,777,216      5      30s  other\n"));
     mqc_close(client);
 }

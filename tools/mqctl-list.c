@@ -161,6 +161,7 @@ static void put_group(const struct snapshot_group *group)
     table_put_number(stdout, 10, group->words.waiting);
     table_put_number(stdout, 9, group->words.unacknowledged);
     table_put_number(stdout, 9, group->words.dead);
+    table_put_number(stdout, 10, group->words.on_disk);
     table_put_number(stdout, 14, group->words.waiting_bytes);
     fputs(" of ", stdout);
     table_put_number(stdout, 12, group->words.size_max);
@@ -180,8 +181,8 @@ static void put_group(const struct snapshot_group *group)
 
 static void print_groups(const struct snapshot *snapshot)
 {
-    printf("members   waiting  unacked     dead         bytes             at most  tries  timeout"
-           "  name\n");
+    printf("members   waiting  unacked     dead   on disk      bytes in memory, at most  tries  "
+           "timeout  name\n");
     for (size_t i = 0; i < snapshot->n_groups; i++)
         put_group(&snapshot->groups[i]);
 }
@@ -200,6 +201,7 @@ int mqctl_groups(int argc, char **argv)
                 .more = "waiting   messages that have yet to be delivered\n"
                         "unacked   delivered, and not acknowledged yet\n"
                         "dead      dead letters: see mqctl peek and mqctl requeue\n"
+                        "on disk   those whose payload is in the journal alone\n"
                         "tries     deliveries of a message before it becomes a dead letter\n"
                         "timeout   how long a member has to acknowledge\n"
                         "\n" EXIT_STATUS,

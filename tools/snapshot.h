@@ -46,7 +46,7 @@
 #define SNAPSHOT_GROUP(X)                                                                          \
     X(members, GAUGE, "sessions", "sessions that take messages from it")                           \
     X(waiting, GAUGE, "messages", "messages that have yet to be delivered, later ones included")   \
-    X(waiting_bytes, GAUGE, "bytes", "bytes of all that it has, wherever that lies")               \
+    X(waiting_bytes, GAUGE, "bytes", "what they take, as far as they are not on disk alone")       \
     X(later, GAUGE, "messages", "those that were returned with a delay, which still runs")         \
     X(unacknowledged, GAUGE, "messages", "delivered, and not acknowledged yet")                    \
     X(dead, GAUGE, "messages", "dead letters")                                                     \
@@ -63,7 +63,7 @@
 #define SNAPSHOT_GROUP_SETTINGS(X)                                                                 \
     X(delivery_limit, GAUGE, "times", "deliveries of a message before it becomes a dead letter")   \
     X(ack_timeout_ms, GAUGE, "milliseconds", "how long a member has to acknowledge")               \
-    X(size_max, GAUGE, "bytes", "how much it may have")
+    X(size_max, GAUGE, "bytes", "how much they may take")
 
 /* Words of struct board_journal; its counters are BOARD_JOURNAL. */
 #define SNAPSHOT_JOURNAL(X)                                                                        \
