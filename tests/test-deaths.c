@@ -33,6 +33,8 @@
 #include "broker/pools.h"
 #include "broker/pump.h"
 #include "broker/route.h"
+#include "tests/support/chance.h"
+#include "tests/support/kernel-queue.h"
 #include "tests/support/segments.h"
 
 enum {
@@ -80,69 +82,16 @@ void persist_point(void)
 
 /* ---- Chance ---- */
 
-static uint64_t chance_state;
+static struct chance luck;
 
-static uint64_t chance(void) /* splitmix64 */
+static uint64_t chance(void)
 {
-    uint64_t z = (chance_state += UINT64_C(0x9e3779b97f4a7c15));
-
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
+    return chance_draw(&luck);
 }
 
 static unsigned below(unsigned n)
 {
     return (unsigned)(chance() % n);
-}
-
-/* ---- The fake kernel ---- */
-
-struct packet {
-    uint8_t bytes[WIRE_QUEUE_MAX];
-    uint32_t size;
-    unsigned level;
-    uint64_t order;
-};
-
-struct fake_queue { /* highest level first, first in first out within one */
-    struct packet packets[16];
-    unsigned n, depth;
-};
-
-static uint64_t packet_order;
-
-static bool fake_send(struct fake_queue *q, const uint8_t *bytes, uint32_t size, unsigned level)
-{
-    struct packet *p = &q->packets[q->n];
-
-    if (q->n == q->depth)
-        return false;
-    memcpy(p->bytes, bytes, size);
-    p->size = size;
-    p->level = level;
-    p->order = packet_order++;
-    q->n++;
-    return true;
-}
-
-static bool fake_receive(struct fake_queue *q, uint8_t *bytes, uint32_t *size, unsigned *level)
-{
-    unsigned best = 0;
-
-    if (q->n == 0)
-        return false;
-    for (unsigned i = 1; i < q->n; i++) {
-        const struct packet *a = &q->packets[i], *b = &q->packets[best];
-
-        if (a->level > b->level || (a->level == b->level && a->order < b->order))
-            best = i;
-    }
-    memcpy(bytes, q->packets[best].bytes, q->packets[best].size);
-    *size = q->packets[best].size;
-    *level = q->packets[best].level;
-    q->packets[best] = q->packets[--q->n];
-    return true;
 }
 
 /* ---- The world ---- */
@@ -184,7 +133,11 @@ struct client {
     unsigned n_readings;
     uint64_t old_names[OLD_NAMES]; /* that it gave back before */
     unsigned n_old;
-    struct packet letter; /* received, and its box not opened yet */
+    struct { /* received, and its box not opened yet */
+        uint8_t bytes[WIRE_QUEUE_MAX];
+        uint32_t size; /* 0: there is none */
+        unsigned level;
+    } letter;
 };
 
 struct request { /* by message id */
@@ -202,8 +155,8 @@ struct request { /* by message id */
 static struct world {
     void *ledger_memory, *store_memory, *board_memory;
     struct engine engine;
-    struct fake_queue request;
-    struct fake_queue replies[ROWS];
+    struct kernel_queue request;
+    struct kernel_queue replies[ROWS];
     bool queue_made[ROWS];
     struct segments *segments[ROWS]; /* of the row's session */
     struct segments *pools[POOLS];   /* all that are there */
@@ -511,7 +464,7 @@ static void broker_take(void *unused)
     (void)unused;
     set_now();
     route_expect(e, LANDING_NORMAL);
-    if (!fake_receive(&w.request, e->landing->bytes, &size, &level))
+    if (!kernel_queue_receive(&w.request, e->landing->bytes, &size, &level))
         return;
     model_envelope(e->landing->bytes, size);
     route(e, size);
@@ -554,7 +507,8 @@ static void broker_pump(void *row_argument)
             pump_room(e, row, DEPTH - w.replies[row].n);
         else if (outcome == PUMP_WANTS_POOL)
             provide(row);
-        else if (below(8) > 0 && fake_send(&w.replies[row], batch.bytes, batch.size, batch.level))
+        else if (below(8) > 0 &&
+                 kernel_queue_send(&w.replies[row], batch.bytes, batch.size, batch.level))
             pump_sent(e, row);
         else
             pump_full(e, row);
@@ -649,7 +603,7 @@ static void broker_carry_out(void *unused)
     while (e->making.n > 0) {
         uint16_t row = e->making.rows[--e->making.n];
 
-        w.replies[row] = (struct fake_queue){.depth = DEPTH};
+        assert_true(kernel_queue_make(&w.replies[row], DEPTH, w.width));
         w.queue_made[row] = true;
         make_segments(row);
         engine_attach(e, row, w.segments[row]->outbox, NULL);
@@ -738,7 +692,7 @@ static void send_frames(const uint8_t *frames, uint32_t size, int row, const uin
 
     wire_put_envelope(bytes, (uint16_t)row, token, WIRE_ENVELOPE_SIZE + size);
     memcpy(bytes + WIRE_ENVELOPE_SIZE, frames, size);
-    fake_send(&w.request, bytes, WIRE_ENVELOPE_SIZE + size, level);
+    kernel_queue_send(&w.request, bytes, WIRE_ENVELOPE_SIZE + size, level);
 }
 
 static void client_register(struct client *c)
@@ -1000,16 +954,15 @@ static void read_box(struct client *c, const struct wire_frame *boxed,
  */
 static void read_letter(struct client *c)
 {
-    const struct packet *p = &c->letter;
     struct wire_batch batch;
     struct wire_frame f;
     bool known;
 
-    assert_int_equal(wire_get_batch(p->bytes, p->size, &batch), WIRE_OK);
-    assert_int_equal(batch.level, p->level);
-    known = batch.number <= c->seen[p->level];
+    assert_int_equal(wire_get_batch(c->letter.bytes, c->letter.size, &batch), WIRE_OK);
+    assert_int_equal(batch.level, c->letter.level);
+    known = batch.number <= c->seen[c->letter.level];
     if (!known) {
-        c->seen[p->level] = batch.number;
+        c->seen[c->letter.level] = batch.number;
         c->missed = batch.missed;
     }
     if (batch.size == WIRE_BOXED_SIZE &&
@@ -1032,7 +985,8 @@ static void client_read(struct client *c)
         return;
     }
     if ((!c->lingers && find_row(c) == NULL) || c->n_readings > READINGS_MANY ||
-        !fake_receive(&w.replies[c->row], c->letter.bytes, &c->letter.size, &c->letter.level))
+        !kernel_queue_receive(&w.replies[c->row], c->letter.bytes, &c->letter.size,
+                              &c->letter.level))
         return;
     if (below(3) > 0)
         read_letter(c);
@@ -1364,7 +1318,7 @@ static void begin_run(uint64_t seed)
     size_t board = board_size(ROWS, TOPICS + 1, GROUPS);
 
     memset(&w, 0, sizeof(w));
-    chance_state = seed * UINT64_C(0x9e3779b97f4a7c15);
+    luck = (struct chance){seed * UINT64_C(0x9e3779b97f4a7c15)};
     w.width = widths[seed % 3];
     w.max_buffers = buffers[seed % 3];
     w.ledger_memory = memories[0];
@@ -1388,7 +1342,7 @@ static void begin_run(uint64_t seed)
         .cells_allocated = CELLS,
         .committed = 1,
     };
-    w.request.depth = 10;
+    assert_true(kernel_queue_make(&w.request, 10, WIRE_QUEUE_MAX));
     w.now = (uint64_t)1000 * SECOND;
     until_death = 0;
     start_engine();
@@ -1409,6 +1363,9 @@ static const char *run(uint64_t seed)
     engine_deinit(&w.engine);
     for (unsigned i = 0; i < POOLS; i++)
         w.pools[i] = segments_free(w.pools[i]);
+    kernel_queue_free(&w.request);
+    for (unsigned i = 0; i < ROWS; i++)
+        kernel_queue_free(&w.replies[i]);
     return w.fault;
 }
 
