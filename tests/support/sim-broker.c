@@ -27,6 +27,7 @@ enum {
 
 static struct engine engine;
 static bool engine_there;
+static uint32_t n_references, n_cells; /* of the store, that were used in this run */
 
 /* What dies with the process besides. */
 static struct {
@@ -186,13 +187,12 @@ static void make_session(uint16_t row)
     b.queue_open[row] = true;
     kernel_call();
     estate->outbox_named = true;
-    *estate->outbox = (struct outbox_header){
-        .magic = OUTBOX_MAGIC,
-        .layout = OUTBOX_LAYOUT,
-        .nonce = engine_row(e, row)->nonce,
-        .n_buffers = world.setting.buffers > 0,
-        .buffer_size = OUTBOX_BUFFER,
-    };
+    memset(estate->outbox, 0, offsetof(struct outbox_header, ring));
+    estate->outbox->magic = OUTBOX_MAGIC;
+    estate->outbox->layout = OUTBOX_LAYOUT;
+    estate->outbox->nonce = engine_row(e, row)->nonce;
+    estate->outbox->n_buffers = world.setting.buffers > 0;
+    estate->outbox->buffer_size = OUTBOX_BUFFER;
     persist_u64(&engine_row(e, row)->outbox_inode, 1);
     b.outbox_open[row] = true;
     attach(row, false);
@@ -632,14 +632,30 @@ void broker_begin(void)
     task_begin(&world.broker, program, NULL);
 }
 
+static uint32_t larger(uint32_t one, uint32_t other)
+{
+    return one > other ? one : other;
+}
+
 void broker_kill(void)
 {
     task_kill(&world.broker);
+    n_references = larger(n_references, engine.store.reference_pool.high);
+    n_cells = larger(n_cells, engine.store.cell_pool.high);
     for (uint32_t i = 0; i < world.n_estates; i++)
         world.estates[i].armed = world.estates[i].edge = false;
     if (engine_there)
         engine_deinit(&engine);
     engine_there = false;
+}
+
+void broker_forget(void)
+{
+    uint8_t *cells = (uint8_t *)world.store + store_cells_offset(WORLD_REFERENCES);
+
+    memset(world.store, 0, n_references * sizeof(struct reference));
+    memset(cells, 0, n_cells * sizeof(struct cell));
+    n_references = n_cells = 0;
 }
 
 /* ---- What it has derived ---- */

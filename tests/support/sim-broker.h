@@ -14,6 +14,9 @@ void broker_begin(void);
 /* Its process is killed. */
 void broker_kill(void);
 
+/* Empty the memory that survives a broker, as far as any was used. */
+void broker_forget(void);
+
 /* ---- What the engine has derived, for who checks it ---- */
 
 struct broker_books {

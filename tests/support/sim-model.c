@@ -387,22 +387,7 @@ static uint32_t sender_of(const struct wire_envelope *envelope)
     return MODEL_SESSIONS;
 }
 
-void model_settle(struct model *m)
-{
-    struct wire_envelope envelope;
-    uint32_t session;
-
-    if (!m->pending || world.ledger->header.committed <= m->pending_age)
-        return;
-    m->pending = false;
-    if (wire_get_envelope(m->pending_bytes, m->pending_size, &envelope) != WIRE_OK)
-        return;
-    session = sender_of(&envelope);
-    if (session < MODEL_SESSIONS)
-        apply(m, &envelope, session);
-}
-
-/* It was taken and never routed: only of a session that has ended. */
+/* It was taken, and thrown away: only of a session that has ended. */
 static void check_unrouted(struct model *m)
 {
     struct wire_envelope envelope;
@@ -415,10 +400,33 @@ static void check_unrouted(struct model *m)
         world_wrong("an envelope was taken from session %u and not routed", session);
 }
 
+static void settle(struct model *m)
+{
+    struct wire_envelope envelope;
+    uint32_t session;
+
+    if (wire_get_envelope(m->pending_bytes, m->pending_size, &envelope) != WIRE_OK)
+        return;
+    session = sender_of(&envelope);
+    if (session < MODEL_SESSIONS)
+        apply(m, &envelope, session);
+}
+
+void model_settle(struct model *m)
+{
+    bool committed = world.ledger->header.committed > m->pending_age;
+
+    if (!m->pending || (!committed && wire_load32(world.ledger->landing.bytes) != 0))
+        return;
+    m->pending = false;
+    if (committed)
+        settle(m);
+    else
+        check_unrouted(m);
+}
+
 void model_taken(struct model *m, const uint8_t *bytes, uint32_t size)
 {
-    if (m->pending)
-        check_unrouted(m);
     m->pending = true;
     m->pending_age = world.ledger->header.committed;
     m->pending_size = size;

@@ -117,7 +117,7 @@ uint32_t model_new_id(struct model *m);
 /* The kernel has handed this envelope to the broker: it counts, from its commit on. */
 void model_taken(struct model *m, const uint8_t *bytes, uint32_t size);
 
-/* Is what was taken committed by now? Asked at every point of the broker. */
+/* Is what was taken committed by now, or thrown away? Asked at every point of the broker. */
 void model_settle(struct model *m);
 
 /* The broker has sent this batch to a session. */

@@ -589,6 +589,23 @@ static void do_decide(struct user *u, const struct script_step *order, enum acks
 
 /* ---- Receiving messages ---- */
 
+/* Does this batch come before what is handed out at `priority`? What groups have for a session
+ * stands in no tide while it waits: a batch of theirs counts once the tide has its number. */
+static bool comes_first(const struct user *u, const struct kernel_packet *p, uint8_t priority)
+{
+    const struct board_row *row = board_row(world.board, u->core.id);
+    struct wire_batch batch;
+    struct wire_frame f;
+
+    if (p->level <= priority || p->level >= WIRE_LEVELS ||
+        wire_get_batch(p->bytes, p->size, &batch) != WIRE_OK || batch.size == 0 ||
+        batch.number <= u->core.inbox.seen[p->level] ||
+        wire_get_delivery(batch.frames, batch.size, &f) != WIRE_OK)
+        return false;
+    return (f.type == WIRE_MESSAGE && (f.flags & WIRE_F_ACK) == 0) ||
+           (int32_t)((uint32_t)atomic_load(&row->tide) - (uint32_t)batch.number) >= 0;
+}
+
 /* Nothing higher may be there for it: neither in its queue, nor in what the broker has for it (P1).
  */
 static void check_order(const struct user *u, uint8_t priority)
@@ -601,12 +618,7 @@ static void check_order(const struct user *u, uint8_t priority)
     if (row == NULL || s->tide.resigned || s->ended != 0 || inbox_full(&s->inbox))
         return;
     for (uint32_t i = 0; i < estate->queue.n; i++) {
-        const struct kernel_packet *p = &estate->queue.packets[i];
-        struct wire_batch batch;
-
-        if (p->level > priority && p->level < WIRE_LEVELS &&
-            wire_get_batch(p->bytes, p->size, &batch) == WIRE_OK &&
-            batch.number > s->inbox.seen[p->level] && batch.size > 0)
+        if (comes_first(u, &estate->queue.packets[i], priority))
             world_wrong("a message was handed out while a higher one stood in the queue");
     }
     if ((broker_waiting((uint32_t)(row - world.ledger->rows)) & above) != 0)
@@ -965,8 +977,10 @@ static void make_pool(struct user *u)
     struct estate *estate = estate_of(u);
 
     kernel_call();
-    *estate->pool = (struct pool_header){
-        .magic = POOL_MAGIC, .layout = POOL_LAYOUT, .nonce = world_pool_nonce(u->session)};
+    memset(estate->pool, 0, offsetof(struct pool_header, ring));
+    estate->pool->magic = POOL_MAGIC;
+    estate->pool->layout = POOL_LAYOUT;
+    estate->pool->nonce = world_pool_nonce(u->session);
     slots_init(&u->slots, POOL_PAYLOADS, POOL_PAYLOADS + WORLD_PAYLOADS);
     u->returned = atomic_load(&estate->outbox->returned);
     estate->pool_named = true;

@@ -13,6 +13,7 @@ struct world world;
 enum persist_fault persist_fault;
 
 enum {
+    FAREWELLS = PERSIST_FAREWELLS * sizeof(struct farewell), /* for the journal: there is none */
     REQUEST_DEPTH = 6,
     OUTBOX_SIZE = sizeof(struct outbox_header) + WORLD_BUFFERS * OUTBOX_BUFFER
 };
@@ -137,8 +138,8 @@ static void format_memory(void)
 {
     size_t board = board_size(WORLD_ROWS, WORLD_TOPICS, WORLD_GROUPS);
 
-    memset(world.ledger, 0, ledger_size(WORLD_ROWS, WORLD_GROUPS));
-    memset(world.store, 0, store_size(WORLD_REFERENCES, WORLD_CELLS));
+    memset(world.ledger, 0, ledger_size(WORLD_ROWS, WORLD_GROUPS) - FAREWELLS);
+    broker_forget();
     memset(world.board, 0, board);
     board_format(world.board, board, WORLD_ROWS, WORLD_TOPICS, WORLD_GROUPS);
     world.board->frame_max = WORLD_FRAME_MAX;

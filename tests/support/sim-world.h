@@ -17,7 +17,7 @@ enum {
     WORLD_ROWS = 12,
     WORLD_GROUPS = 2,
     WORLD_TOPICS = 8, /* rows of the board */
-    WORLD_REFERENCES = 4096,
+    WORLD_REFERENCES = 2048,
     WORLD_CELLS = 4096,
     WORLD_FRAME_MAX = 1240,
     WORLD_URGENT_WIDTH = 1280,
