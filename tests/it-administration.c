@@ -1,6 +1,7 @@
 /* mqctl as an administrator uses it: a real broker, and what mqctl shows, says, does and exits
  * with. (mqctl cleanup is in it-tools.c.) */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -375,6 +376,47 @@ static void a_durable_group_is_marked_and_stays_until_it_is_removed(void **state
     assert_int_equal(CTL("peek", "orders"), 1);
 }
 
+/* Change a byte of the message whose record the last dump shows. */
+static void damage_message(const struct daemon *d)
+{
+    const char *row = strstr(ctl.text, " put ");
+    char path[512], file[32];
+    unsigned offset;
+    int fd;
+
+    assert_non_null(row);
+    while (row > ctl.text && row[-1] != '\n')
+        row--;
+    assert_int_equal(sscanf(row, "%31s %u", file, &offset), 2);
+    snprintf(path, sizeof path, "%s/%s/%s", journal.path, d->instance, file);
+    fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, "X", 1, (off_t)offset + 60), 1);
+    close(fd);
+}
+
+static void a_journal_is_checked_and_shown(void **state)
+{
+    const struct mqc_group_options durable = {.flags = MQC_DURABLE};
+    struct daemon *d = *state;
+    struct mqc *client;
+
+    start_with_journal(d);
+    client = make_orders(d, &durable);
+    publish(client, "a", 8);
+    mqc_close(client);
+    assert_int_equal(CTL("journal", "check"), 0);
+    assert_non_null(strstr(ctl.text, "; a broker is writing to it\n"));
+    assert_non_null(strstr(ctl.text, "\nwhole\n"));
+    assert_int_equal(daemon_stop(d), 0);
+    assert_int_equal(CTL("journal", "dump", journal.path), 0);
+    assert_non_null(strstr(ctl.text, " lives\n"));
+    damage_message(d);
+    assert_int_equal(CTL("journal", "check", journal.path), 1);
+    assert_null(strstr(ctl.text, "\nwhole\n"));
+    assert_non_null(strstr(ctl.text, "00000000.mqj"));
+}
+
 static void peek_wants_the_journal_that_was_said(void **state)
 {
     struct daemon *d = *state;
@@ -648,6 +690,7 @@ int main(void)
         TEST(what_peek_shows_is_whole_while_messages_come_and_go),
         TEST(peek_reads_the_journal_of_a_broker_that_lives_or_is_dead),
         TEST(a_durable_group_is_marked_and_stays_until_it_is_removed),
+        TEST(a_journal_is_checked_and_shown),
         TEST(peek_wants_the_journal_that_was_said),
         TEST(peek_says_that_there_is_no_such_group),
         TEST(dead_letters_are_shown_and_given_back),
