@@ -135,8 +135,7 @@ static unsigned fail_call(struct ordeal *o, const struct point *at)
     if (error != 0) { /* else it is another than it was, for once */
         snprintf(what, sizeof(what), "failed, %s", strerrorname_np(error));
         ordeal_mark(o, at->call, what);
-        tracer_fail(&o->tracer, error);
-        if (tracer_next(&o->tracer) != TRACER_RETURN)
+        if (tracer_fail(&o->tracer, error) != TRACER_RETURN)
             fail_msg("%s: the broker has ended by it", o->where);
     }
     tracer_release(&o->tracer);

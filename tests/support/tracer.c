@@ -8,6 +8,7 @@
  * stands, its result, the address of the next instruction, and what a breakpoint is made of. */
 #include "tests/support/tracer.h"
 
+#include <dirent.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -282,20 +283,33 @@ void tracer_start(struct tracer *t, struct daemon *d)
     }
 }
 
+/* Its threads but the first, also one that was just made and never seen: before they are reaped it
+ * cannot be. */
+static void reap_threads(pid_t pid)
+{
+    char path[64];
+    const struct dirent *entry;
+    DIR *directory;
+
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+    directory = opendir(path);
+    while (directory != NULL && (entry = readdir(directory)) != NULL) {
+        pid_t tid = (pid_t)atoi(entry->d_name);
+        int status = 0;
+
+        while (tid > 0 && tid != pid && waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status))
+            ;
+    }
+    if (directory != NULL)
+        closedir(directory);
+}
+
 void tracer_kill(struct tracer *t)
 {
     struct daemon *d = t->daemon;
 
     assert_int_equal(kill(t->pid, SIGKILL), 0);
-    for (int i = 0; i < TRACER_THREADS; i++) {
-        int status = 0;
-
-        if (t->threads[i] == 0 || t->threads[i] == t->pid)
-            continue;
-        do
-            assert_int_equal(waitpid(t->threads[i], &status, __WALL), t->threads[i]);
-        while (WIFSTOPPED(status));
-    }
+    reap_threads(t->pid);
     *t = (struct tracer){0};
     tracing = NULL;
     daemon_kill(d);
@@ -358,19 +372,24 @@ enum tracer_event tracer_next(struct tracer *t)
     if (t->entered) {
         t->call.number = (long)info.entry.nr;
         memcpy(t->call.arguments, info.entry.args, sizeof(t->call.arguments));
-        t->error = 0;
         return TRACER_CALL;
     }
-    if (t->error != 0)
-        set_result(t->at, -t->error);
     return TRACER_RETURN;
 }
 
-void tracer_fail(struct tracer *t, int error)
+enum tracer_event tracer_fail(struct tracer *t, int error)
 {
-    t->error = error;
+    pid_t thread = t->at;
+    enum tracer_event event;
+
     if (t->call.number != SYS_close) /* which closes, also if it fails */
-        set_call(t->at, -1);
+        set_call(thread, -1);
+    do /* other threads may be seen first */
+        event = tracer_next(t);
+    while (t->at != thread && (event == TRACER_CALL || event == TRACER_RETURN));
+    if (event == TRACER_RETURN)
+        set_result(thread, -error);
+    return event;
 }
 
 static bool waits(long number)

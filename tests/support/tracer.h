@@ -34,7 +34,6 @@ struct tracer {
     int signal;              /* that it is to be given when it goes on */
     bool entered;            /* it stands before a system call, */
     struct tracer_call call; /* this one; or behind it */
-    int64_t error;           /* of that call, once it has failed by tracer_fail() */
     int status;              /* when it has ended: as of waitpid() */
 };
 
@@ -61,9 +60,9 @@ void tracer_start(struct tracer *t, struct daemon *d);
 /* Go on, up to the next system call, or behind the one that it stands before. */
 enum tracer_event tracer_next(struct tracer *t);
 
-/* The call that it stands before is not made, but fails with -error. It must be left by
- * tracer_next(). */
-void tracer_fail(struct tracer *t, int error);
+/* The call that it stands before is not made, but fails with -error: it stands behind it then
+ * (TRACER_RETURN). */
+enum tracer_event tracer_fail(struct tracer *t, int error);
 
 /* Does it stand before a call in which it sleeps: a wait for events, while nothing stands in its
  * request queues? */
