@@ -378,6 +378,15 @@ void life_quiet(struct engine *e)
         carry_out(e, e->ending.rows[--e->ending.n]);
 }
 
+void life_postpone(struct engine *e, uint64_t nanoseconds)
+{
+    for (uint32_t i = 0; i < e->ending.n; i++) {
+        uint64_t *since = &e->sessions[e->ending.rows[i]].ending_since;
+
+        *since = e->now - *since > nanoseconds ? *since + nanoseconds : e->now;
+    }
+}
+
 /* Endings that the request queues, never empty, have kept waiting. */
 static void end_overdue(struct engine *e)
 {

@@ -29,6 +29,10 @@ void life_leave(struct engine *e, uint16_t row, uint8_t code);
  * left to do is in e->leaving. */
 void life_quiet(struct engine *e);
 
+/* For so many nanoseconds until now the normal request queue was not read, for want of the disk.
+ * That time counts for no ending: what its session sent before may still stand there (L1). */
+void life_postpone(struct engine *e, uint64_t nanoseconds);
+
 /* A leaving session whose process lives and holds payloads: it is told, but its row, its pool and
  * the watch on its process stay until it has let go; then it comes in e->leaving again (S7: what a
  * living process holds is never used again). */

@@ -80,6 +80,8 @@ struct broker {
     bool urgent_ready;           /* … namely in the urgent queue too */
     enum landing_from last_from; /* where the last envelope came from */
     bool cut_short;              /* there may be more in the request queues */
+    bool held_up;                /* since the turn before, the normal one waits for the disk */
+    uint64_t turned;             /* when that was */
     bool stopping;
     bool handed_over; /* it has become this one, and was no other process before */
     struct log_limit refusal_limit;

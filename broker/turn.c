@@ -169,6 +169,9 @@ static bool turn(struct broker *b)
     bool quiet;
     bool work = intake(b, &quiet) > 0;
 
+    if (b->held_up)
+        life_postpone(e, e->now - b->turned);
+    b->turned = e->now;
     shares_collect(b);
     copies_step(b);
     if (quiet)
@@ -183,6 +186,7 @@ static bool turn(struct broker *b)
     keeper_fetch(b);
     settle_step(b);
     shares_check(b);
+    b->held_up = keeper_is_busy(b);
     shell_wake_registering(b, postings);
     if (work) {
         board_add(&e->board->totals.turns, 1);
@@ -200,8 +204,8 @@ static bool has_more(const struct broker *b)
 {
     const struct engine *e = &b->engine;
 
-    return e->touched.n > 0 || e->busy.n > 0 || e->ending.n > 0 || e->unlinked.n > 0 ||
-           b->cut_short || copies_pending(b);
+    return e->touched.n > 0 || e->busy.n > 0 || (e->ending.n > 0 && !b->held_up) ||
+           e->unlinked.n > 0 || b->cut_short || copies_pending(b);
 }
 
 /* Look again for a while, yielding the processor in between. True: there was work. False also if

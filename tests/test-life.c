@@ -185,6 +185,27 @@ static void L1_a_death_waits_200_ms_at_most(void **state)
     assert_int_equal(row_state(r, b), ROW_FREE);
 }
 
+static void L1_time_in_which_requests_wait_for_the_disk_does_not_count(void **state)
+{
+    struct rig *r = *state;
+    struct engine *e = &r->engine;
+    uint16_t row = expect_session(r, "a");
+
+    life_died(e, row);
+    e->now += ENDING_LIMIT - 1;
+    life_postpone(e, ENDING_LIMIT / 2);
+    e->now += ENDING_LIMIT / 2;
+    life_tick(e);
+    assert_int_equal(engine_row(e, row)->state, ROW_ENDING);
+    assert_int_equal(life_next_tick(e), e->now + 1);
+    life_postpone(e, UINT64_MAX); /* it began to end meanwhile */
+    assert_int_equal(life_next_tick(e), e->now + ENDING_LIMIT);
+    e->now += ENDING_LIMIT;
+    life_tick(e);
+    assert_int_equal(e->leaving.n, 1);
+    rig_carry_out(r);
+}
+
 static void a_session_that_ends_leaves_nothing(void **state)
 {
     struct rig *r = *state;
@@ -1026,6 +1047,7 @@ int main(void)
         TEST(what_the_board_says_of_a_row_is_about_its_session_alone),
         TEST(L1_a_death_takes_effect_when_the_request_queues_were_empty),
         TEST(L1_a_death_waits_200_ms_at_most),
+        TEST(L1_time_in_which_requests_wait_for_the_disk_does_not_count),
         TEST(a_session_that_ends_leaves_nothing),
         TEST(a_retained_message_outlives_its_publisher),
         TEST(requests_of_a_dead_server_are_answered_peer_died),
