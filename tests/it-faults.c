@@ -52,7 +52,7 @@ static const struct plant plants[] = {
     {FAULT_NO_SETTLE, 3, 1000, 4000, false, NULL},
     {FAULT_END_BEFORE_RETURN, 2, 200, 8000, false, NULL},
     {FAULT_COLLECTED_FIRST, 2, 200, 8000, false, NULL},
-    {FAULT_NO_COUNT, 5, 1500, 8000, false, NULL},
+    {FAULT_NO_COUNT, 6, 1500, 8000, false, NULL},
     {FAULT_END_BEFORE_COMMIT, 3, 100, 8000, false, NULL},
     {FAULT_WILL_AGAIN, 4, 100, 8000, false, NULL},
     {.fault = FAULT_KEEP_MEMBER,

@@ -29,6 +29,7 @@
 #include "libclient/pool.h"
 #include "tests/support/crew.h"
 #include "tests/support/daemon.h"
+#include "tools/bench-folder.h"
 #include "tests/support/patience.h"
 #include "tests/support/stamp.h"
 
@@ -50,6 +51,7 @@ struct climate {
     const char *config;
     bool lossy;
     bool wills;       /* clients leave wills */
+    bool durable;     /* there is a journal, and the group is durable */
     uint32_t largest; /* payload */
     uint32_t rest_us; /* of readers */
     size_t pool_size; /* all that fits a pool, if that is to be tried */
@@ -101,6 +103,16 @@ static const struct climate climates[] = {
      .victims = {CREW_WORKER, CREW_WORKER, CREW_WORKER, CREW_PRODUCER, CREW_PRODUCER, CREW_READER,
                  CREW_MIX},
      .n_victims = 7},
+    /* A durable group: what is confirmed is on the disk, and read again from there. */
+    {.config = "stall_timeout = \"1h\"; max_clients = 40; ack_timeout = \"1h\"; "
+               "group_overflow = \"block\"; journal_segment = \"1M\"; journal_size = \"64M\";",
+     .durable = true,
+     .largest = 20000,
+     .survivors = {CREW_WORKER, CREW_PRODUCER, CREW_READER, CREW_SURE},
+     .n_survivors = 4,
+     .victims = {CREW_WORKER, CREW_WORKER, CREW_WORKER, CREW_PRODUCER, CREW_PRODUCER, CREW_READER,
+                 CREW_RETAINER},
+     .n_victims = 7},
     /* Readers that rest are stalled soon. Publishers live: of those who are killed nobody could
      * tell whether their last messages were sent, or dropped. */
     {.config = "stall_timeout = \"10ms\"; max_clients = 40;",
@@ -141,6 +153,7 @@ struct storm {
     struct history *history;
     struct crew_world *world;
     struct tally *tally;
+    struct folder journal;
     uint32_t random;
     struct place places[PLACES_MAX];
     unsigned n_places;
@@ -209,6 +222,7 @@ static void begin_client(struct storm *s, struct place *p, enum crew_role role)
         .rest_us = s->climate->rest_us,
         .pool_size = s->climate->pool_size,
         .wills = s->climate->wills,
+        .durable = s->climate->durable,
     };
     p->ready = false;
     p->resume_at = 0;
@@ -308,6 +322,41 @@ static void expect_ready(struct storm *s, struct place *p)
     p->ready = true;
 }
 
+/* Descriptors of the broker, but for the journal's files, of which there are as many as it needs.
+ */
+static unsigned descriptors(const struct daemon *d, bool say)
+{
+    char path[64], target[256];
+    unsigned count = 0;
+
+    for (unsigned fd = 0; fd < 512; fd++) {
+        ssize_t n;
+
+        snprintf(path, sizeof(path), "/proc/%d/fd/%u", (int)d->pid, fd);
+        n = readlink(path, target, sizeof(target) - 1);
+        if (n < 0 || (n > 4 && memcmp(target + n - 4, ".mqj", 4) == 0))
+            continue;
+        count++;
+        if (say)
+            fprintf(stderr, "descriptor %u: %.*s\n", fd, (int)n, target);
+    }
+    return count;
+}
+
+static void start_broker(struct storm *s)
+{
+    char config[512];
+
+    snprintf(config, sizeof(config), "%s", s->climate->config);
+    if (s->climate->durable) {
+        size_t n = strlen(config);
+
+        assert_int_equal(folder_make(&s->journal, "/tmp"), 0);
+        snprintf(config + n, sizeof(config) - n, " journal = \"%s\";", s->journal.path);
+    }
+    daemon_start(s->daemon, config);
+}
+
 static void begin(struct storm *s)
 {
     const struct climate *c = s->climate;
@@ -317,9 +366,9 @@ static void begin(struct storm *s)
     s->world->over = 0;
     s->world->drained = 0;
     assert_int_equal(ftruncate(s->daemon->log, 0), 0);
-    daemon_start(s->daemon, c->config);
+    start_broker(s);
     PATIENCE_UNTIL(atomic_load(&daemon_board(s->daemon)->asleep) == BOARD_ASLEEP);
-    s->descriptors = daemon_descriptors(s->daemon); /* nothing more is open for a moment only */
+    s->descriptors = descriptors(s->daemon, false); /* nothing more is open for a moment only */
     s->n_places = c->n_survivors + VICTIMS;
     for (unsigned i = 0; i < c->n_survivors; i++) {
         begin_client(s, &s->places[i], c->survivors[i]);
@@ -494,28 +543,14 @@ static void end(struct storm *s)
     mqc_close(client);
 }
 
-static void say_descriptors(const struct daemon *d)
-{
-    char path[64], target[256];
-
-    for (unsigned fd = 0; fd < 256; fd++) {
-        ssize_t n;
-
-        snprintf(path, sizeof(path), "/proc/%d/fd/%u", (int)d->pid, fd);
-        n = readlink(path, target, sizeof(target) - 1);
-        if (n > 0)
-            fprintf(stderr, "descriptor %u: %.*s\n", fd, (int)n, target);
-    }
-}
-
 /* The broker has as many as before there was anybody. */
 static void expect_descriptors(const struct storm *s)
 {
     uint64_t begun = patience_now();
 
-    while (daemon_descriptors(s->daemon) != s->descriptors) {
+    while (descriptors(s->daemon, false) != s->descriptors) {
         if (patience_now() - begun > PATIENCE_MS) {
-            say_descriptors(s->daemon);
+            descriptors(s->daemon, true);
             fail_msg("the broker had %u descriptors to begin with", s->descriptors);
         }
         usleep(1000);
@@ -542,6 +577,28 @@ static void expect_nothing_left(struct storm *s)
     d->n_nonces = 0;
 }
 
+/* What the broker says that it did not take: perhaps that is it. */
+static void say_refused(const struct board_header *board)
+{
+#define SAY(key, unit, sentence)                                                                   \
+    if (board_get(&counters->key) > 0)                                                             \
+        fprintf(stderr, "the board: %s: %llu\n", sentence,                                         \
+                (unsigned long long)board_get(&counters->key));
+    {
+        const struct board_refusals *counters = &board->refusals;
+        BOARD_REFUSALS(SAY)
+    }
+    {
+        const struct board_rejects *counters = &board->rejects;
+        BOARD_REJECTS(SAY)
+    }
+    {
+        const struct board_drops *counters = &board->drops;
+        BOARD_DROPS(SAY)
+    }
+#undef SAY
+}
+
 static void judge(struct storm *s)
 {
     struct history_rules rules = crew_rules;
@@ -549,8 +606,10 @@ static void judge(struct storm *s)
 
     rules.lossy = s->climate->lossy;
     if (!history_check(s->history, &rules, &s->tally->offered, &s->tally->handed_over,
-                       rests ? NULL : &s->tally->waits))
+                       rests ? NULL : &s->tally->waits)) {
+        say_refused(daemon_board(s->daemon));
         fail_msg("the history is not as promised, see above");
+    }
     s->history = history_free(s->history);
 }
 
@@ -561,6 +620,8 @@ static void endure(struct storm *s, uint64_t kills, uint64_t until_us)
     end(s);
     judge(s);
     expect_nothing_left(s);
+    if (s->climate->durable)
+        folder_remove(&s->journal);
 }
 
 /* ---- The test ---- */

@@ -250,7 +250,8 @@ static void note_task(const struct self *s, enum history_kind kind, const struct
 
 static void join_group(struct self *s)
 {
-    const struct mqc_group_options options = {.prefetch = 1 + chance(s, 32),
+    const struct mqc_group_options options = {.flags = s->part->durable ? MQC_DURABLE : 0,
+                                              .prefetch = 1 + chance(s, 32),
                                               .delivery_limit = CREW_LIMIT};
 
     ACTOR_REQUIRE(mqc_join(s->client, CREW_GROUP, "task/#", &options) == 0);

@@ -65,6 +65,7 @@ struct crew_part {
     uint32_t largest; /* payload of those who send large ones */
     uint32_t rest_us; /* a reader's, now and then */
     bool wills;       /* leaves one, now and then */
+    bool durable;     /* the group is */
     size_t pool_size; /* of the largest loan there can be; 0: not to be tried */
 };
 
