@@ -320,6 +320,7 @@ static int start_engine(struct broker *b)
     if (r == 0)
         r = grow_to_begin(b);
     if (r == 0) {
+        b->held_up = true; /* since its sessions were taken over: to read a journal takes time */
         route_resume(e);
         shell_prepare_token(b);
         engine_show(e);
