@@ -251,14 +251,16 @@ void groups_tick(struct engine *e)
 uint64_t groups_next_tick(const struct engine *e)
 {
     uint64_t next = UINT64_MAX;
+    uint32_t n = e->n_live_groups;
 
-    if (e->n_live_groups == 0)
+    if (n == 0)
         return next;
     if (e->group_work)
         return e->now;
-    for (uint16_t g = 0; g < e->n_groups; g++) {
+    for (uint16_t g = 0; n > 0; g++) {
         const struct group *group = &e->groups[g];
 
+        n -= group_row(e, g)->state != GROUP_FREE;
         if (group_row(e, g)->state != GROUP_LIVE)
             continue;
         if (e->settings.aging != 0 && group->waiting.map != 0 && e->next_aging < next)

@@ -365,8 +365,8 @@ static void check_lists(struct check *k)
         if ((ref_flags(engine_reference(e, slot)) & (REF_ANSWER | REF_DURABLE)) ==
             (REF_ANSWER | REF_DURABLE))
             continue;
-        if (alive(k, slot) && state != REF_KEPT && state != REF_MEMBER && state != REF_WILL && state != REF_PASSING &&
-            !k->seen[slot])
+        if (alive(k, slot) && state != REF_KEPT && state != REF_MEMBER && state != REF_WILL &&
+            state != REF_PASSING && !k->seen[slot])
             fault(k, "reference %u stands in no list", slot);
     }
 }
