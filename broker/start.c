@@ -183,6 +183,9 @@ static void start_row(struct engine *e, uint16_t i)
         break;
     case ROW_LIVE:
         e->n_live++;
+        /* Its ring may have names that were acted on already: they are to be read before what they
+         * name is delivered again, and they mean that. */
+        pools_look_at(e, i);
         e->sessions[i].nudge = true; /* it may sleep for want of a word that died with the broker */
         engine_touch(e, i);
         break;
