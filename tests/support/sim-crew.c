@@ -162,12 +162,14 @@ static void check_order(struct crew *c, const struct crew_message *sent)
     }
 }
 
-static void check_prefetch(const struct crew *c, uint32_t session)
+static void check_prefetch(struct crew *c, uint32_t session)
 {
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < c->n; i++)
+    for (uint32_t i = 0; i < c->n; i++) {
+        grow_older(&c->messages[i]);
         n += c->messages[i].states == CREW_OUT && c->messages[i].session == session;
+    }
     if (n > c->prefetch[session])
         world_wrong("session %u has %u messages of a group, and asked for %u at a time", session, n,
                     c->prefetch[session]);

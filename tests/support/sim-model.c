@@ -132,6 +132,7 @@ static void make_will_due(struct model *m, uint32_t session)
 {
     struct model_session *s = &m->sessions[session];
 
+    s->is_due = true;
     s->will_for = 0;
     for (uint32_t i = 0; i < MODEL_SESSIONS && s->will != 0; i++) {
         if (i != session && is_there(m, i) &&
@@ -144,7 +145,7 @@ void model_gone(struct model *m, uint32_t session)
 {
     struct model_session *s = &m->sessions[session];
 
-    if (!s->ending)
+    if (!s->is_due)
         make_will_due(m, session);
     s->gone = true;
 }
@@ -258,6 +259,10 @@ static void apply_subscribe(struct model *m, uint32_t session, const struct wire
         for (uint32_t i = 0; i < MODEL_SESSIONS; i++)
             m->sessions[i].will_for &= ~(1u << session);
         return;
+    }
+    for (uint32_t i = 0; i < MODEL_SESSIONS; i++) { /* who is ended is told of it later */
+        if (m->sessions[i].will != 0 && !m->sessions[i].is_due && !model_serves(m, i))
+            make_will_due(m, i);
     }
     s->filters |= 1u << filter;
     for (unsigned topic = 0; topic < SCRIPT_TOPICS; topic++) {
@@ -636,7 +641,7 @@ static void frame_arrived(struct model *m, uint32_t session, const struct wire_f
             answer_arrived(m, s, (uint32_t)f->number + i, f->code);
         break;
     case WIRE_ENDED:
-        if (!s->ending)
+        if (!s->is_due)
             make_will_due(m, session);
         s->ending = true;
         break;

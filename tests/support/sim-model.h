@@ -60,6 +60,7 @@ struct model_session {
     bool said_bye;
     bool ending; /* … or was ended by the broker: what it has not read yet is lost to it */
     uint32_t name;
+    bool is_due;       /* its end was seen */
     uint32_t will;     /* id; 0: none */
     uint32_t will_for; /* sessions that are there for it since before it was due: a bit for each */
     uint32_t filters;  /* a bit for each */
