@@ -119,8 +119,8 @@ static void close_written(struct keeper *k)
     k->n_retired = kept;
 }
 
-/* The helper may have it to read still. */
-static void retire(struct keeper *k, int fd)
+/* The helper may have it to read still, for the record of this number. */
+static void retire(struct keeper *k, int fd, uint64_t number)
 {
     if (fd < 0)
         return;
@@ -131,7 +131,7 @@ static void retire(struct keeper *k, int fd)
         return;
     }
     k->retired[k->n_retired].fd = fd;
-    k->retired[k->n_retired++].number = journal_appended(k->journal) + 1;
+    k->retired[k->n_retired++].number = number;
 }
 
 /* By its name, checked like all that a client makes (S1). */
@@ -162,15 +162,26 @@ static int pool_descriptor(struct broker *b, uint64_t nonce)
 
     if (owner == REF_NOBODY) {
         fd = open_pool(b, nonce);
-        retire(k, fd);
+        retire(k, fd, journal_appended(k->journal) + 1);
         return fd;
     }
     d = &k->descriptors[owner];
     if (d->fd >= 0 && d->nonce == nonce)
         return d->fd;
-    retire(k, d->fd);
+    retire(k, d->fd, journal_appended(k->journal));
     *d = (struct pool_descriptor){.nonce = nonce, .fd = open_pool(b, nonce)};
     return d->fd;
+}
+
+/* Else a pool would keep its memory after its name has gone. */
+void keeper_forget(struct broker *b, uint16_t row)
+{
+    struct keeper *k = b->keeper;
+
+    if (k == NULL)
+        return;
+    retire(k, k->descriptors[row].fd, journal_appended(k->journal));
+    k->descriptors[row].fd = -1;
 }
 
 /* ---- To the journal ---- */

@@ -32,6 +32,9 @@ bool keeper_is_busy(const struct broker *b);
 /* No envelope at all may be taken before what has ended was written. */
 bool keeper_is_behind(const struct broker *b);
 
+/* The session of this row ends: its pool is kept open no longer. Fine without a journal. */
+void keeper_forget(struct broker *b, uint16_t row);
+
 /* Nothing is left to be written. */
 void keeper_close(struct broker *b);
 

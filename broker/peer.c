@@ -13,6 +13,7 @@
 
 #include "broker/copies.h"
 #include "broker/groups.h"
+#include "broker/keeper.h"
 #include "broker/life.h"
 #include "broker/pump.h"
 #include "libclient/names.h"
@@ -262,6 +263,7 @@ void peer_remove(struct broker *b, uint16_t i)
     close_queue(b, peer);
     mq_unlink(name);
     copies_forget(b, i);
+    keeper_forget(b, i);
     if (life_lingers(e, i)) {
         linger(peer);
         return;
