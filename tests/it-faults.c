@@ -40,10 +40,10 @@ struct plant {
 };
 
 static const struct plant plants[] = {
-    {FAULT_NO_TAKEN, 1, 0, 200, true, NULL},
-    {FAULT_NO_AGE, 3, 0, 800, true, NULL},
-    {FAULT_NEW_NUMBER, 0, 1000, 400, true, NULL},
-    {FAULT_NO_TRY, 4, 1000, 400, true, NULL},
+    {FAULT_NO_TAKEN, 1, 0, 2000, true, NULL},
+    {FAULT_NO_AGE, 3, 0, 2000, true, NULL},
+    {FAULT_NEW_NUMBER, 0, 1000, 2000, true, NULL},
+    {FAULT_NO_TRY, 4, 1000, 2000, true, NULL},
     {FAULT_NO_COMMIT_CHECK, 1, 1000, 2000, false, NULL},
     {FAULT_NO_ORPHAN, 2, 1000, 2000, false, NULL},
     {FAULT_REFILL, 1, 400, 4000, false, NULL},
@@ -56,7 +56,7 @@ static const struct plant plants[] = {
     {FAULT_END_BEFORE_COMMIT, 3, 100, 8000, false, NULL},
     {FAULT_WILL_AGAIN, 4, 100, 8000, false, NULL},
     {.fault = FAULT_KEEP_MEMBER,
-     .unseen = "the message that stays with its member goes out with the next batch to it"},
+     .unseen = "the message that stays with its member goes out to it all the same, later"},
     {.fault = FAULT_AT_THE_END,
      .unseen = "while members are killed nobody outside can tell whose turn a message would be"},
     {.fault = FAULT_NO_LATE_MARK,
