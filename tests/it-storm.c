@@ -153,12 +153,13 @@ struct storm {
     struct history *history;
     struct crew_world *world;
     struct tally *tally;
-    struct folder journal;
     uint32_t random;
     struct place places[PLACES_MAX];
     unsigned n_places;
     unsigned descriptors; /* of a broker without clients */
 };
+
+static struct folder journal; /* where the climate has one */
 
 /* ---- Time and chance ---- */
 
@@ -351,8 +352,8 @@ static void start_broker(struct storm *s)
     if (s->climate->durable) {
         size_t n = strlen(config);
 
-        assert_int_equal(folder_make(&s->journal, "/tmp"), 0);
-        snprintf(config + n, sizeof(config) - n, " journal = \"%s\";", s->journal.path);
+        assert_int_equal(folder_make(&journal, "/tmp"), 0);
+        snprintf(config + n, sizeof(config) - n, " journal = \"%s\";", journal.path);
     }
     daemon_start(s->daemon, config);
 }
@@ -621,7 +622,7 @@ static void endure(struct storm *s, uint64_t kills, uint64_t until_us)
     judge(s);
     expect_nothing_left(s);
     if (s->climate->durable)
-        folder_remove(&s->journal);
+        folder_remove(&journal);
 }
 
 /* ---- The test ---- */
@@ -688,9 +689,18 @@ static void K_nothing_is_lost_or_comes_twice_in_a_storm(void **state)
     say_all((double)(now_us() - begun) / 1e6);
 }
 
+static int teardown(void **state)
+{
+    int r = daemon_teardown(state);
+
+    folder_remove(&journal); /* of a test that failed */
+    return r;
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {DAEMON_TEST(K_nothing_is_lost_or_comes_twice_in_a_storm)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(
+        K_nothing_is_lost_or_comes_twice_in_a_storm, daemon_setup, teardown)};
     const char *form = getenv("MQB_LONG");
     int failures;
 
