@@ -751,8 +751,8 @@ void scribe_submit(struct scribe *s, struct scribe_job *job)
     pthread_mutex_lock(&s->mutex);
     s->job = job;
     s->finished = false;
-    pthread_cond_signal(&s->wake);
     pthread_mutex_unlock(&s->mutex);
+    pthread_cond_signal(&s->wake); /* it need not wait for the mutex then */
 }
 
 struct scribe_job *scribe_finished(struct scribe *s)
