@@ -946,6 +946,7 @@ static void J2_a_long_backlog_waits_on_disk_and_keeps_its_order(void **state)
 
     start(d, getenv("MQB_LONG") != NULL ? "max_clients = 6;\nqueue_depth = 4;\n"
                                           "journal_size = \"2G\";\n"
+                                          "sync = \"interval\";\n"
                                         : "max_clients = 6;\nqueue_depth = 4;\n"
                                           "references = 65536;\njournal_segment = \"1M\";\n"
                                           "journal_size = \"64M\";\n");
