@@ -235,6 +235,7 @@ static int pass_gap(struct history *h, uint32_t i, uint32_t *offset, uint32_t li
 {
     struct history_segment *s = part(h, i);
     struct history_damage damage;
+    uint32_t next;
     int r = was_synced(h, i, *offset);
 
     if (r <= 0) {
@@ -242,13 +243,19 @@ static int pass_gap(struct history *h, uint32_t i, uint32_t *offset, uint32_t li
             cut(h, i);
         return r;
     }
+    next = next_good(h, s, *offset + RECORD_UNIT, limit);
+    if (next == limit && !s->end_known && i + 1 < h->n_chain) {
+        /* Its end, most likely: the segment that knew is reported already. */
+        *offset = limit;
+        return 1;
+    }
     damage = (struct history_damage){
         .generation = s->header.generation,
         .slot = s->header.slot,
         .offset = *offset,
         .outcome = outcome,
     };
-    *offset = next_good(h, s, *offset + RECORD_UNIT, limit);
+    *offset = next;
     damage.size = *offset - damage.offset;
     h->reader->damage(h->reader->context, &damage);
     return 1;
@@ -287,8 +294,10 @@ static void set_ends(struct history *h)
         const struct history_segment *next = i + 1 < h->n_chain ? part(h, i + 1) : NULL;
 
         s->end = limit_of(s);
-        if (next != NULL && next->begun && next->begin.previous == s->header.generation &&
-            next->begin.end <= s->end && !JOURNAL_FAULT(JOURNAL_FAULT_NO_END))
+        s->end_known = next != NULL && next->begun &&
+                       next->begin.previous == s->header.generation && next->begin.end <= s->end &&
+                       !JOURNAL_FAULT(JOURNAL_FAULT_NO_END);
+        if (s->end_known)
             s->end = next->begin.end;
     }
 }

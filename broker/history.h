@@ -19,6 +19,7 @@ struct history_segment {
     enum history_role role;
     bool begun;                /* its BEGIN is good: */
     struct record_begin begin; /* what that says */
+    bool end_known;            /* the next segment says where it ends */
     uint32_t end;              /* of a PART: where its records end */
 };
 

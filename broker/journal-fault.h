@@ -10,10 +10,8 @@ enum journal_fault {
     JOURNAL_FAULT_NONE = 0,
     JOURNAL_FAULT_NO_CHECKSUM,     /* J1: what is torn is believed */
     JOURNAL_FAULT_NO_SEED,         /* J1: a payload can pretend to be a record */
-    JOURNAL_FAULT_NO_GENERATION,   /* J1: what a segment held before is believed */
     JOURNAL_FAULT_NO_SYNCED,       /* J1: damage is taken for a torn tail */
     JOURNAL_FAULT_NO_END,          /* J1: a segment that was cut is read to its end once more */
-    JOURNAL_FAULT_DONE_WRITTEN,    /* sync = always: done when written */
     JOURNAL_FAULT_NO_SYNC,         /* done without a sync */
     JOURNAL_FAULT_SYNC_FIRST,      /* synced before it is written */
     JOURNAL_FAULT_EARLY_REUSE,     /* J3: used again before the moves are synced */

@@ -390,8 +390,11 @@ static bool is_finished(struct journal *j, const struct slot *s)
            other.generation == s->header.generation;
 }
 
-/* What each segment is from now on; they are in order of generation. */
-static int take_roles(struct journal *j, const struct history_segment *segments, uint32_t n)
+/* What each segment is from now on; they are in order of generation. One that is only prepared can
+ * be used as it is if all of it was looked at: whoever was killed while it wrote to one instead of
+ * another may have left records there, before its BEGIN. */
+static int take_roles(struct journal *j, const struct history_segment *segments, uint32_t n,
+                      enum history_extent extent)
 {
     uint64_t newest = 0; /* that has records */
 
@@ -410,9 +413,9 @@ static int take_roles(struct journal *j, const struct history_segment *segments,
             slot_list_push(&j->used, h->header.slot);
             if (slot_make_weights(s) < 0)
                 return -ENOMEM;
-        } else if (h->role == HISTORY_IDLE && h->header.generation > newest &&
-                   h->header.size == j->segment_size && h->header.slot < j->n_slots &&
-                   is_finished(j, s)) {
+        } else if (extent == HISTORY_ALL && h->role == HISTORY_IDLE &&
+                   h->header.generation > newest && h->header.size == j->segment_size &&
+                   h->header.slot < j->n_slots && is_finished(j, s)) {
             s->state = SLOT_READY;
             slot_list_push(&j->ready, h->header.slot);
         }
@@ -476,7 +479,7 @@ static int read_history(struct reading *reading, enum history_extent extent)
     n = list_segments(reading, segments);
     r = history_read(segments, n, extent, &reader);
     if (r == 0)
-        r = take_roles(j, segments, n);
+        r = take_roles(j, segments, n, extent);
     if (r == 0) {
         take_idle(j, segments, n);
         if (extent == HISTORY_LAST)

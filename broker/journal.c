@@ -162,9 +162,7 @@ uint64_t journal_synced(const struct journal *j)
 
 uint64_t journal_done(const struct journal *j)
 {
-    if (j->sync == JOURNAL_ALWAYS && !JOURNAL_FAULT(JOURNAL_FAULT_DONE_WRITTEN))
-        return j->synced;
-    return j->written;
+    return j->sync == JOURNAL_ALWAYS ? j->synced : j->written;
 }
 
 int journal_trouble(const struct journal *j, const char **sentence)

@@ -314,8 +314,7 @@ int record_get_head(const uint8_t head[RECORD_HEAD_SIZE], const struct record_he
     if (load64(head + HEAD_GENERATION) != header->generation) {
         if (all_zero(head, RECORD_HEAD_SIZE))
             return RECORD_E_EMPTY;
-        if (!JOURNAL_FAULT(JOURNAL_FAULT_NO_GENERATION))
-            return RECORD_E_GENERATION;
+        return RECORD_E_GENERATION;
     }
     if (load64(head + HEAD_POSITION) != offset)
         return RECORD_E_POSITION;

@@ -17,6 +17,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -24,6 +25,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -389,7 +392,7 @@ static void note_promise(void)
 
     if (synced > done)
         say_wrong("synced %" PRIu64 " above done %" PRIu64, synced, done);
-    fake_disk_note(NOTE_PROMISED, done, synced);
+    fake_disk_note(NOTE_PROMISED, done, journal->sync == JOURNAL_ALWAYS ? done : synced);
 }
 
 static void collect(void)
@@ -468,7 +471,7 @@ static int take_thing(void *context, const struct record *record, uint32_t locat
         !same_bytes(t, location))
         say_wrong("age %" PRIu64 " is not what was appended: kind %u for %u, size %u for %u",
                   record->age, record->kind, t->kind, record->size, t->size);
-    if (t->kind != RECORD_PUT && record_crc(0, record->bytes, record->size) != t->crc)
+    if (record->kind != RECORD_PUT && record_crc(0, record->bytes, record->size) != t->crc)
         say_wrong("age %" PRIu64 " comes with other bytes", record->age);
     found[record->age] = (struct found){true, location, record->owner};
     n_found++;
@@ -741,6 +744,7 @@ static void run(uint64_t seed, unsigned lives, unsigned steps, unsigned every)
     bool kill = false, first = true;
 
     chance_state = seed;
+    journal_now = 1;
     n_things = 0;
     memset(things, 0, sizeof(things));
     for (uint32_t i = 0; i < FAKE_POOL_SIZE; i++)
@@ -773,9 +777,400 @@ static void run(uint64_t seed, unsigned lives, unsigned steps, unsigned every)
     fake_image_deinit(&begin);
 }
 
+/* ---- Single cases ---- */
+
+/* Do all there is to do, and take it. */
+static void settle(void)
+{
+    do
+        journal_collect(journal, take_event, NULL);
+    while (scribe_work(&journal->scribe));
+    journal_collect(journal, take_event, NULL);
+}
+
+static void begin_case(enum journal_sync sync)
+{
+    wrong[0] = '\0';
+    chance_state = 1;
+    n_things = 0;
+    memset(things, 0, sizeof(things));
+    fake_pool_size = FAKE_POOL_SIZE;
+    fake_disk_mount(NULL, NULL, 1);
+    image = NULL;
+    assert_true(open_disk(sync, true));
+    settle();
+}
+
+/* A message of `size` bytes, of which the last `pooled` lie at the begin of the pool. */
+static uint32_t put_message(uint32_t size, uint32_t pooled)
+{
+    struct journal_source source = {.fd = FAKE_POOL, .size = pooled};
+    struct thing *t = &things[++n_things];
+
+    *t = (struct thing){.size = size, .kind = RECORD_PUT, .owner = 100, .pool = pooled};
+    make_bytes(n_things);
+    assert_int_equal(
+        append_thing(n_things, pooled > 0 ? &source : NULL, size - pooled, JOURNAL_NEW), 0);
+    t->put = journal_appended(journal);
+    return location_of(t);
+}
+
+/* Read it, and say how many things there are; damages are counted. */
+static unsigned read_image(struct fake_image *crashed)
+{
+    struct fake_log log;
+    unsigned n;
+
+    image = crashed;
+    fake_disk_mount(crashed, NULL, 1);
+    assert_true(open_disk(JOURNAL_ALWAYS, true));
+    journal = journal_close(journal);
+    fake_disk_unmount(&log);
+    fake_log_deinit(&log);
+    n = n_found;
+    return n;
+}
+
+static struct fake_file *file_of_thing(struct fake_image *crashed, unsigned age)
+{
+    char name[RECORD_NAME_MAX];
+
+    record_segment_name(name, record_slot(location_of(&things[age])));
+    return fake_image_find(crashed, name);
+}
+
+static void close_cleanly(struct fake_image *out)
+{
+    struct fake_log log;
+    struct fake_replay replay;
+
+    journal = journal_close(journal);
+    fake_disk_unmount(&log);
+    fake_replay_init(&replay, &log, NULL);
+    while (replay.at < log.n)
+        fake_replay_step(&replay);
+    fake_replay_crash(&replay, FAKE_NOTHING, 1, out);
+    fake_replay_deinit(&replay);
+    fake_log_deinit(&log);
+}
+
+static void J1_damage_is_named_and_the_rest_is_served(void **state)
+{
+    struct fake_image left;
+    char name[RECORD_NAME_MAX];
+
+    (void)state;
+    begin_case(JOURNAL_ALWAYS);
+    for (unsigned i = 0; i < 300; i++) {
+        put_message(200 + i, 0);
+        journal_commit(journal);
+        settle();
+    }
+    close_cleanly(&left);
+    for (unsigned age = 1; age <= n_things; age += 37) {
+        uint8_t *byte =
+            file_of_thing(&left, age)->bytes + record_offset(location_of(&things[age])) + age % 200;
+
+        *byte ^= 0x10;
+        wrong[0] = '\0';
+        assert_int_equal(read_image(&left), n_things - 1);
+        assert_false(found[age].here);
+        assert_int_equal(n_damages, 1);
+        record_segment_name(name, record_slot(location_of(&things[age])));
+        assert_non_null(strstr(last_damage, name));
+        journal_fault = JOURNAL_FAULT_NO_SYNCED; /* all behind it is cut */
+        read_image(&left);
+        assert_true(n_damages == 0 && n_found < age);
+        journal_fault = JOURNAL_FAULT_NONE;
+        *byte ^= 0x10;
+    }
+    wrong[0] = '\0';
+    assert_int_equal(read_image(&left), n_things);
+    assert_string_equal(wrong, "");
+    fake_image_deinit(&left);
+}
+
+static void damage_to_the_last_commit_before_a_clean_end_is_no_torn_tail(void **state)
+{
+    struct fake_image left;
+
+    (void)state;
+    begin_case(JOURNAL_ALWAYS);
+    put_message(100, 0);
+    journal_commit(journal);
+    settle();
+    close_cleanly(&left);
+    file_of_thing(&left, 1)->bytes[record_offset(location_of(&things[1])) + 60] ^= 1;
+    assert_int_equal(read_image(&left), 0);
+    assert_int_equal(n_damages, 1);
+    wrong[0] = '\0';
+    fake_image_deinit(&left);
+}
+
+static void header_that_is_damaged_is_read_from_its_copy(void **state)
+{
+    struct fake_image left;
+    struct fake_file *file;
+
+    (void)state;
+    begin_case(JOURNAL_ALWAYS);
+    put_message(100, 0);
+    journal_commit(journal);
+    settle();
+    close_cleanly(&left);
+    file = file_of_thing(&left, 1);
+    file->bytes[9] ^= 1;
+    assert_int_equal(read_image(&left), 1);
+    assert_int_equal(n_damages, 0);
+    file->bytes[SEGMENT - RECORD_HEADER_SIZE + 9] ^= 1;
+    assert_int_equal(read_image(&left), 0);
+    assert_true(n_damages > 0);
+    wrong[0] = '\0';
+    fake_image_deinit(&left);
+}
+
+static void segment_that_is_missing_is_named(void **state)
+{
+    struct fake_image left;
+
+    (void)state;
+    begin_case(JOURNAL_ALWAYS);
+    while (n_things < 60) {
+        put_message(3000, 0);
+        journal_commit(journal);
+        settle();
+    }
+    close_cleanly(&left);
+    assert_int_not_equal(record_slot(location_of(&things[30])),
+                         record_slot(location_of(&things[1])));
+    file_of_thing(&left, 30)->exists = false;
+    assert_true(read_image(&left) < n_things);
+    assert_int_equal(n_damages, 1);
+    assert_non_null(strstr(last_damage, "missing"));
+    wrong[0] = '\0';
+    fake_image_deinit(&left);
+}
+
+/* The image `beyond` operations after the note of that number. */
+static void crash_after_note(uint64_t note, unsigned beyond, const struct fake_image *begin,
+                             struct fake_image *out)
+{
+    struct fake_log log;
+    struct fake_replay replay;
+
+    fake_disk_unmount(&log);
+    fake_replay_init(&replay, &log, begin);
+    while (log.ops[replay.at].type != FAKE_NOTE || log.ops[replay.at].note[0] != note)
+        fake_replay_step(&replay);
+    for (unsigned i = 0; i < 1 + beyond; i++)
+        fake_replay_step(&replay);
+    fake_replay_crash(&replay, FAKE_EVERYTHING, 1, out);
+    fake_replay_deinit(&replay);
+    fake_log_deinit(&log);
+}
+
+enum { NOTE_HERE = 77 };
+
+/* A client knows where its payload will lie, and fills it with a record for that place, all of it
+ * right but for the seed, which it takes for 0. The process is killed when that payload is written,
+ * but not yet the head of its record. Returns the offset of the forgery in its segment. */
+static uint32_t forge(struct fake_image *killed)
+{
+    struct record forged = {.age = 3, .owner = 100, .kind = RECORD_PUT, .size = 100};
+    struct record_header header;
+    uint8_t *head = fake_pool + 1024 - RECORD_HEAD_SIZE;
+    uint32_t offset;
+
+    begin_case(JOURNAL_ALWAYS);
+    put_message(100, 0);
+    journal_commit(journal);
+    settle();
+    offset = journal_current(journal)->end + 1024;
+    header = journal_current(journal)->header;
+    header.seed = 0;
+    memset(head + RECORD_HEAD_SIZE, 'x', forged.size);
+    record_put_head(head, &forged, &header, offset, 0);
+    record_put_crc(
+        head, record_crc(record_crc_begin(head, &header), head + RECORD_HEAD_SIZE, forged.size));
+    put_message(4900, 4900); /* in pieces, its head last */
+    journal_commit(journal);
+    fake_disk_note(NOTE_HERE, 0, 0);
+    settle();
+    journal = journal_close(journal);
+    crash_after_note(NOTE_HERE, 2, NULL, killed);
+    return offset;
+}
+
+/* The next process writes over the front of that payload, up to where the forgery begins. How many
+ * things are there after a power loss? */
+static unsigned things_after_forgery(enum journal_fault fault)
+{
+    struct fake_image killed, left;
+    uint32_t offset;
+    unsigned n;
+
+    journal_fault = fault;
+    offset = forge(&killed);
+    journal_fault = fault;
+    fake_disk_mount(&killed, NULL, 1);
+    image = &killed;
+    assert_true(open_disk(JOURNAL_ALWAYS, false));
+    assert_true(journal_current(journal)->end < offset);
+    n_things = 1;
+    put_message(offset - journal_current(journal)->end - RECORD_HEAD_SIZE, 0);
+    journal_commit(journal);
+    scribe_work(&journal->scribe);
+    fake_disk_note(NOTE_HERE, 0, 0);
+    journal = journal_close(journal);
+    crash_after_note(NOTE_HERE, 0, &killed, &left);
+    n_things = 3; /* the forged one, should it be believed */
+    n = read_image(&left);
+    wrong[0] = '\0';
+    journal_fault = JOURNAL_FAULT_NONE;
+    fake_image_deinit(&left);
+    fake_image_deinit(&killed);
+    return n;
+}
+
+static void J1_payload_cannot_pretend_to_be_a_record(void **state)
+{
+    (void)state;
+    assert_int_equal(things_after_forgery(JOURNAL_FAULT_NONE), 2);
+    assert_int_equal(things_after_forgery(JOURNAL_FAULT_NO_SEED), 3); /* so the forgery is one */
+}
+
+static void full_journal_refuses_what_is_new_and_takes_ends(void **state)
+{
+    const char *sentence;
+    struct fake_log log;
+    uint64_t age = 1;
+
+    (void)state;
+    begin_case(JOURNAL_ALWAYS);
+    while (n_things < 1000) {
+        unsigned next = n_things + 1;
+
+        things[next] = (struct thing){.size = 2000, .kind = RECORD_PUT, .owner = 100};
+        make_bytes(next);
+        if (append_thing(next, NULL, 2000, JOURNAL_NEW) < 0)
+            break;
+        n_things = next;
+        journal_commit(journal);
+        settle();
+    }
+    assert_true(n_things > 100 && n_things < 250);
+    assert_int_equal(journal_trouble(journal, &sentence), -ENOSPC);
+    assert_non_null(strstr(sentence, "full"));
+    for (; age <= n_things; age++) {
+        assert_int_equal(end_things(&age, 1), 0);
+        journal_commit(journal);
+        settle();
+    }
+    put_message(2000, 0);
+    assert_int_equal(journal_trouble(journal, &sentence), 0);
+    assert_null(sentence);
+    journal = journal_close(journal);
+    fake_disk_unmount(&log);
+    fake_log_deinit(&log);
+}
+
+static void settings_that_cannot_be_are_refused_with_a_sentence(void **state)
+{
+    struct journal_settings settings = settings_of(JOURNAL_ALWAYS);
+    char sentence[JOURNAL_SENTENCE];
+    struct journal *j;
+
+    (void)state;
+    settings.segment_size = 100000;
+    assert_int_equal(journal_open(&j, &settings, sentence), -EINVAL);
+    assert_non_null(strstr(sentence, "journal_segment"));
+    settings.segment_size = SEGMENT;
+    settings.total_size = 4 * SEGMENT;
+    assert_int_equal(journal_open(&j, &settings, sentence), -EINVAL);
+    assert_non_null(strstr(sentence, "journal_size"));
+    assert_null(j);
+}
+
+/* ---- Real files, a real thread ---- */
+
+static char real_directory[64];
+
+static struct journal_settings real_settings(enum journal_sync sync)
+{
+    struct journal_settings settings = settings_of(sync);
+
+    settings.directory = real_directory;
+    settings.files = NULL;
+    return settings;
+}
+
+static void wait_until_done(uint64_t number)
+{
+    struct pollfd ready = {.fd = journal_fd(journal), .events = POLLIN};
+
+    while (journal_done(journal) < number) {
+        journal_commit(journal);
+        assert_int_equal(poll(&ready, 1, 20000), 1);
+        journal_collect(journal, take_event, NULL);
+    }
+}
+
+static int count_thing(void *context, const struct record *record, uint32_t location)
+{
+    (void)record;
+    (void)location;
+    ++*(unsigned *)context;
+    return 0;
+}
+
+static void real_journal_keeps_what_was_confirmed(void **state)
+{
+    char sentence[JOURNAL_SENTENCE], path[128], command[160];
+    unsigned n = 0;
+    struct journal_reader reader = {count_thing, take_damage, &n};
+    struct journal_settings settings;
+    struct journal *other;
+    struct stat status;
+    uint64_t highest;
+
+    (void)state;
+    journal_by_hand = false;
+    snprintf(real_directory, sizeof(real_directory), "/tmp/test-journal-%d", getpid());
+    settings = real_settings(JOURNAL_ALWAYS);
+    assert_int_equal(journal_open(&journal, &settings, sentence), -ENOENT);
+    assert_non_null(strstr(sentence, real_directory));
+    assert_int_equal(mkdir(real_directory, 0700), 0);
+    n_things = 0;
+    for (enum journal_sync sync = JOURNAL_ALWAYS; sync <= JOURNAL_NEVER; sync++) {
+        settings = real_settings(sync);
+        n = n_damages = 0;
+        assert_int_equal(journal_open(&journal, &settings, sentence), 0);
+        assert_int_equal(journal_open(&other, &settings, sentence), -EWOULDBLOCK);
+        assert_int_equal(journal_scan(journal, &reader, &highest, sentence), 0);
+        assert_int_equal(n, n_things);
+        assert_int_equal(highest, n_things);
+        assert_int_equal(n_damages, 0);
+        for (unsigned i = 0; i < 50; i++) {
+            put_message(300, 0);
+            if (i % 5 == 0)
+                wait_until_done(journal_appended(journal));
+        }
+        wait_until_done(journal_appended(journal));
+        journal = journal_close(journal);
+    }
+    snprintf(path, sizeof(path), "%s/test", real_directory);
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0700);
+    assert_int_equal(chmod(path, 0777), 0);
+    assert_int_equal(journal_open(&journal, &settings, sentence), -EPERM);
+    snprintf(command, sizeof(command), "rm -r %s", real_directory);
+    assert_int_equal(system(command), 0);
+    journal_by_hand = true;
+}
+
 /* ---- The tests ---- */
 
-static unsigned long n_runs = 6, first_seed = 1;
+static unsigned long n_runs = 8, first_seed = 1;
 
 static void J1_J3_whatever_a_crash_leaves_is_a_prefix_with_all_that_was_promised(void **state)
 {
@@ -790,7 +1185,7 @@ static void J1_J3_whatever_a_crash_leaves_is_a_prefix_with_all_that_was_promised
     print_message("%" PRIu64 " images, %" PRIu64 " moves, %" PRIu64 " relocations, %" PRIu64
                   " times full, %" PRIu64 " lost sources\n",
                   n_images, n_moves, n_relocated, n_full, n_lost);
-    assert_true(n_moves > 0 && n_relocated > 0 && n_full > 0 && n_lost > 0);
+    assert_true(n_runs < 8 || (n_moves > 0 && n_relocated > 0 && n_full > 0 && n_lost > 0));
 }
 
 static void every_planted_fault_is_found(void **state)
@@ -801,6 +1196,9 @@ static void every_planted_fault_is_found(void **state)
     for (enum journal_fault fault = 1; fault < N_JOURNAL_FAULTS; fault++) {
         unsigned long i = 0;
 
+        /* Chance neither forges nor damages: see the cases above. */
+        if (fault == JOURNAL_FAULT_NO_SEED || fault == JOURNAL_FAULT_NO_SYNCED)
+            continue;
         wrong[0] = '\0';
         journal_fault = fault;
         while (i < 40 && wrong[0] == '\0')
@@ -820,6 +1218,14 @@ static void every_planted_fault_is_found(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(J1_damage_is_named_and_the_rest_is_served),
+        cmocka_unit_test(damage_to_the_last_commit_before_a_clean_end_is_no_torn_tail),
+        cmocka_unit_test(header_that_is_damaged_is_read_from_its_copy),
+        cmocka_unit_test(segment_that_is_missing_is_named),
+        cmocka_unit_test(J1_payload_cannot_pretend_to_be_a_record),
+        cmocka_unit_test(full_journal_refuses_what_is_new_and_takes_ends),
+        cmocka_unit_test(settings_that_cannot_be_are_refused_with_a_sentence),
+        cmocka_unit_test(real_journal_keeps_what_was_confirmed),
         cmocka_unit_test(J1_J3_whatever_a_crash_leaves_is_a_prefix_with_all_that_was_promised),
         cmocka_unit_test(every_planted_fault_is_found),
     };
