@@ -347,6 +347,7 @@ static void replace(struct journal *j, struct slot *from, struct slot *to,
         to->rescue_to = written;
     }
     to->state = SLOT_USED;
+    to->emptied = j->appended; /* if nothing lives in it, that may not be synced yet */
     from->successor = (int)to->header.slot;
     from->succeeded_from = start;
     slot_move_live(from, to, start);
