@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -49,18 +50,37 @@ static unsigned kill_in_scenario(struct ordeal *o, unsigned k, struct proof *p)
     return n;
 }
 
+static void kill_at_each(struct ordeal *o, const char *what)
+{
+    struct proof *p = calloc(1, sizeof(*p));
+    unsigned all, stride;
+
+    assert_non_null(p);
+    all = kill_in_scenario(o, ORDEAL_NEVER, p);
+    stride = proof_stride(all, SHORT_RUNS);
+    for (unsigned k = 0; k < all; k += stride)
+        kill_in_scenario(o, k, p);
+    proof_report(p, what, "kills");
+    free(p);
+}
+
 static void K_killed_before_each_call_of_a_scenario(void **state)
 {
     static struct ordeal o;
-    static struct proof p;
-    unsigned all, stride;
 
     ordeal_init(&o, *state);
-    all = kill_in_scenario(&o, ORDEAL_NEVER, &p);
-    stride = proof_stride(all, SHORT_RUNS);
-    for (unsigned k = 0; k < all; k += stride)
-        kill_in_scenario(&o, k, &p);
-    proof_report(&p, "before a system call", "kills");
+    kill_at_each(&o, "before a system call");
+    ordeal_deinit(&o);
+}
+
+/* Those of the thread that writes and syncs are among the calls. */
+static void J2_killed_before_each_call_with_a_journal(void **state)
+{
+    static struct ordeal o;
+
+    ordeal_init(&o, *state);
+    ordeal_write(&o);
+    kill_at_each(&o, "before a system call, with a journal");
     ordeal_deinit(&o);
 }
 
@@ -131,6 +151,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TRACER_TEST(K_killed_before_each_call_of_a_scenario),
+        TRACER_TEST(J2_killed_before_each_call_with_a_journal),
         TRACER_TEST(K_killed_before_each_call_of_a_start),
         TRACER_TEST(K_killed_before_each_call_of_an_adoption),
     };

@@ -21,8 +21,22 @@ void ordeal_init(struct ordeal *o, void *state)
     daemon_configure(o->daemon, scenario_config);
 }
 
+void ordeal_write(struct ordeal *o)
+{
+    char config[1024];
+
+    assert_int_equal(folder_make(&o->journal, "/tmp"), 0);
+    snprintf(config, sizeof(config),
+             "%sjournal = \"%s\"; journal_segment = \"128K\"; journal_size = \"1M\";\n",
+             scenario_config, o->journal.path);
+    daemon_configure(o->daemon, config);
+    o->scenario->writes = true;
+}
+
 void ordeal_deinit(struct ordeal *o)
 {
+    if (o->scenario->writes)
+        folder_remove(&o->journal);
     o->scenario = scenario_free(o->scenario);
 }
 

@@ -13,6 +13,7 @@
 #include "tests/support/proof.h"
 #include "tests/support/scenario.h"
 #include "tests/support/tracer.h"
+#include "tools/bench-folder.h"
 
 enum { ORDEAL_NEVER = UINT32_MAX };
 
@@ -21,13 +22,17 @@ struct ordeal {
     struct scenario *scenario;
     struct tracer tracer;
     struct actor actor;
-    char where[96]; /* what was done, for who reads that it was too much */
+    struct folder journal; /* of ordeal_write() */
+    char where[96];        /* what was done, for who reads that it was too much */
 };
 
 /* `state` is that of a cmocka test with daemon.h's fixtures. MQB_BROKER in the environment names
  * another broker: one with a fault planted in it, say. */
 void ordeal_init(struct ordeal *o, void *state);
 void ordeal_deinit(struct ordeal *o);
+
+/* Have the broker keep a journal, and the scenario use it. Before the first start. */
+void ordeal_write(struct ordeal *o);
 
 /* Run the broker on, up to its call number `k` from here: it stands before that. How many it made
  * if there are fewer, else `k`. There are fewer when the scenario is over, or, while it `starts`,

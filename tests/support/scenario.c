@@ -486,6 +486,39 @@ static void they_work(struct cast *c)
     read_all(c, OTHER);
 }
 
+/* A durable group whose only member leaves before there is anything for it; another comes later. */
+static void they_write(struct cast *c)
+{
+    const struct mqc_group_options durable = {.flags = MQC_DURABLE, .ack_timeout_ms = 1000000};
+    struct mqc *member = join(c->s, NULL, 0);
+    struct mqc_message m;
+    int64_t left;
+
+    INSIST(c->s, mqc_join(member, "paper", "load/a", &durable));
+    leave(c, member);
+    c->s->tally.shared[GROUP] = false;
+    tally_listen(&c->s->tally, GROUP, true);
+    for (unsigned i = 0; i < JOBS; i++)
+        publish(c, i % WRITERS, priorities[i / 4 % PRIORITIES], i % 5 == 3 ? LARGE : 64,
+                i % 4 == 3);
+    INSIST(c->s, mqc_flush(c->writers[1]));
+    member = join(c->s, NULL, 0);
+    INSIST(c->s, mqc_join(member, "paper", NULL, NULL));
+    while (tally_open(&c->s->tally, GROUP) > 0 &&
+           TIMED(c->s, mqc_receive(member, &m, QUIET_MS)) == 0) {
+        tally_receive(&c->s->tally, GROUP, m.payload, m.size);
+        ACTOR_REQUIRE(m.attempt == 1 && mqc_ack(member, &m) == 0);
+        mqc_message_free(&m);
+    }
+    tally_listen(&c->s->tally, GROUP, false);
+    left = TIMED(c->s, mqc_remove_group(member, "paper"));
+    if (left != 0)
+        tally_wrong(&c->s->tally, "%lld messages were left in the durable group", (long long)left);
+    leave(c, member);
+    read_all(c, READER);
+    read_all(c, OTHER);
+}
+
 static void one_listens_no_more(struct cast *c)
 {
     INSIST(c->s, mqc_unsubscribe(c->receivers[OTHER], "load/+"));
@@ -583,6 +616,8 @@ static void run(struct actor *self, const void *context)
     nobody_is_asked(&c);
     they_keep(&c);
     they_work(&c);
+    if (c.s->writes)
+        they_write(&c);
     one_listens_no_more(&c);
     one_leaves_and_another_comes(&c);
     one_dies(&c);
@@ -612,9 +647,11 @@ void scenario_start(struct scenario *s, struct actor *a, const char *instance)
 {
     bool pauses = s->pauses;
     bool tolerant = s->tolerant;
+    bool writes = s->writes;
 
     memset(s, 0, sizeof(*s));
     s->pauses = pauses;
+    s->writes = writes;
     s->tolerant = tolerant;
     snprintf(s->instance, sizeof(s->instance), "%s", instance);
     actor_start(a, run, &s);

@@ -19,6 +19,7 @@
 struct scenario {
     char instance[NAMES_INSTANCE_MAX + 1];
     bool pauses;   /* in its middle, when much is under way: it says a word, and waits for one */
+    bool writes;   /* the broker keeps a journal: a group is durable, too */
     bool tolerant; /* something may be refused, if it is said that it is: it is tried again then */
     struct tally tally;
     unsigned n_refused;
