@@ -507,7 +507,11 @@ static void they_write(struct cast *c)
     while (tally_open(&c->s->tally, GROUP) > 0 &&
            TIMED(c->s, mqc_receive(member, &m, QUIET_MS)) == 0) {
         tally_receive(&c->s->tally, GROUP, m.payload, m.size);
-        ACTOR_REQUIRE(m.attempt == 1 && mqc_ack(member, &m) == 0);
+        if (m.attempt != 1)
+            tally_wrong(&c->s->tally,
+                        "the durable group was given %zu bytes of priority %u in attempt %u",
+                        m.size, m.priority, m.attempt);
+        ACTOR_REQUIRE(mqc_ack(member, &m) == 0);
         mqc_message_free(&m);
     }
     tally_listen(&c->s->tally, GROUP, false);
