@@ -289,12 +289,25 @@ static void end_reading(struct broker *b, struct reading *r)
     r->purpose = NOTHING;
 }
 
+static void log_damage(struct broker *b, const char *what)
+{
+    log_limited(&b->keeper->damage_limit, b->engine.now, CONFIG_LOG_ERROR,
+                "the journal cannot be read: %s; see mqctl journal check", what);
+    board_add(&b->engine.board->journal.counters.damaged, 1);
+}
+
+/* False: not now. A place that the journal does not have is damage like any other: it is lost. */
 static bool ask(struct broker *b, struct reading *r)
 {
-    if (journal_read(b->keeper->journal, r->location, tag_of(b->keeper, r)) == 0)
-        return true;
-    r->purpose = NOTHING;
-    return false;
+    int status = journal_read(b->keeper->journal, r->location, tag_of(b->keeper, r));
+
+    if (status < 0)
+        r->purpose = NOTHING;
+    if (status == -EBADMSG && r->slot != 0) {
+        log_damage(b, "a place that is not in it");
+        durable_lost(&b->engine, r->slot, r->age);
+    }
+    return status == 0;
 }
 
 /* Those that the engine wants: messages whose turn has come. */
@@ -323,9 +336,12 @@ static void ask_for_loads(struct broker *b)
         r->age = due->slots[i].age;
         r->location = location;
         r->group = due->slots[i].group;
-        if (!ask(b, r)) {
+        if (ask(b, r))
+            continue;
+        if (durable_location(e, slot, due->slots[i].age) == 0)
+            groups_loaded(e, due->slots[i].group);
+        else
             due->slots[kept++] = due->slots[i];
-        }
     }
     due->n = kept;
 }
@@ -412,13 +428,6 @@ static bool fetch_payload(struct broker *b, struct reading *r, const uint8_t *by
         return true;
     unmake_pool(b, r);
     return false;
-}
-
-static void log_damage(struct broker *b, const char *what)
-{
-    log_limited(&b->keeper->damage_limit, b->engine.now, CONFIG_LOG_ERROR,
-                "the journal cannot be read: %s; see mqctl journal check", what);
-    board_add(&b->engine.board->journal.counters.damaged, 1);
 }
 
 static void loaded(struct broker *b, struct reading *r, const struct journal_event *event)
@@ -765,6 +774,7 @@ static int restore_large(struct broker *b)
 
         if (r != NULL) {
             r->purpose = KEEP;
+            r->slot = 0;
             r->record = k->large[n].record;
             r->location = k->large[n++].location;
             if (ask(b, r))
