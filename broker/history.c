@@ -318,7 +318,7 @@ int history_read(struct history_segment *segments, uint32_t n, enum history_exte
                  const struct history_reader *reader)
 {
     struct history h = {.segments = segments, .n = n, .reader = reader, .loaded = NONE};
-    uint32_t largest = 0;
+    uint32_t largest = RECORD_SEGMENT_MIN;
     int r;
 
     if (n == 0)

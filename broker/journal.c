@@ -398,11 +398,10 @@ static bool make_all_weights(struct journal *j, uint32_t n)
 }
 
 /* The job under way failed: write all that is not synced to other segments, or hold it. */
-static void write_elsewhere(struct journal *j)
+static void write_elsewhere(struct journal *j, struct scribe_job *job)
 {
     uint32_t first = first_dirty(j);
     uint32_t n = j->used.n - first;
-    struct scribe_job *job = j->under_way;
 
     if (j->ready.n < n || !make_all_weights(j, n)) {
         j->held = true;
@@ -501,7 +500,7 @@ static void finish(struct journal *j, struct scribe_job *job,
     j->figures.syncs += job->n_syncs;
     if (job->result < 0) {
         j->figures.failures++;
-        write_elsewhere(j);
+        write_elsewhere(j, job);
         return;
     }
     j->figures.commits += job->n_entries > 0;
@@ -543,7 +542,7 @@ void journal_collect(struct journal *j, void (*event)(void *context, const struc
         finish(j, job, event, context);
     if (j->held && journal_clock() >= j->held_until) {
         j->held = false;
-        write_elsewhere(j);
+        write_elsewhere(j, j->under_way);
     }
     if (j->sync == JOURNAL_INTERVAL && j->sync_due == 0 && first_dirty(j) < j->used.n)
         j->sync_due = journal_clock() + j->interval;

@@ -474,9 +474,6 @@ void fake_replay_step(struct fake_replay *r)
     apply(&r->cache, op);
     switch (op->type) {
     case FAKE_CREATE: /* the content of a file that has no name yet is not lost by that */
-        apply(&r->durable, op);
-        r->named[op->file] = false;
-        break;
     case FAKE_UNLINK:
         apply(&r->durable, op);
         r->named[op->file] = false;
