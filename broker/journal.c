@@ -540,7 +540,7 @@ void journal_collect(struct journal *j, void (*event)(void *context, const struc
     job = scribe_finished(&j->scribe);
     if (job != NULL)
         finish(j, job, event, context);
-    if (j->held && journal_clock() >= j->held_until) {
+    if (j->held && j->under_way != NULL && journal_clock() >= j->held_until) {
         j->held = false;
         write_elsewhere(j, j->under_way);
     }
