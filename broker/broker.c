@@ -322,6 +322,7 @@ static int start_engine(struct broker *b)
     if (r == 0) {
         b->held_up = true; /* since its sessions were taken over: to read a journal takes time */
         route_resume(e);
+        keeper_append(b); /* before anything new can be refused */
         shell_prepare_token(b);
         engine_show(e);
     }

@@ -29,6 +29,7 @@ enum {
 struct due {
     uint64_t age;
     uint32_t slot;
+    bool inherited; /* it was taken before: not to be refused */
 };
 
 struct placed {
@@ -51,6 +52,7 @@ struct durable {
     struct list answers; /* that wait for the journal */
     uint32_t unstamped;  /* the first of them that does not know for which number */
     uint64_t made;
+    uint64_t inherited; /* what is older, the broker before this one had taken */
     uint64_t farewells_appended;
     uint8_t bytes[WIRE_QUEUE_MAX]; /* of the item that was handed out last */
 };
@@ -69,6 +71,7 @@ int durable_init(struct engine *e)
     d->group_location = calloc(2 * e->n_groups + 1, sizeof(*d->group_location));
     d->due = calloc(d->capacity, sizeof(*d->due));
     d->placed = calloc(d->capacity, sizeof(*d->placed));
+    d->inherited = e->ledger->header.committed;
     d->farewells_appended = e->ledger->header.farewells_written;
     if (d->location != NULL && d->group_location != NULL && d->due != NULL && d->placed != NULL)
         return 0;
@@ -104,6 +107,14 @@ static void note_placed(struct engine *e, const struct placed *p)
 
     if (d->placed_in - d->placed_out < d->capacity)
         d->placed[d->placed_in++ % d->capacity] = *p;
+}
+
+void durable_inherited(struct engine *e)
+{
+    struct durable *d = e->durable;
+
+    if (d != NULL && d->due_in > d->due_out)
+        d->due[(d->due_in - 1) % d->capacity].inherited = true;
 }
 
 void durable_made(struct engine *e, uint32_t slot)
@@ -270,7 +281,7 @@ static void refuse_unstamped(struct engine *e, uint8_t code)
     for (uint32_t slot = e->durable->unstamped; slot != 0; slot = engine_reference(e, slot)->next) {
         struct reference *r = engine_reference(e, slot);
 
-        if (ref_tries(r) == WIRE_C_OK)
+        if (ref_tries(r) == WIRE_C_OK && r->age >= e->durable->inherited)
             persist_word(r, REF_WORD(ref_state(r), ref_flags(r), ref_level(r), code, ref_owner(r),
                                      ref_member(r)));
     }
@@ -412,6 +423,7 @@ bool durable_next(struct engine *e, struct durable_item *item)
             describe(e, due.slot, item);
             describe_bytes(e, item);
         }
+        item->inherited = due.inherited || due.age < d->inherited;
         return true;
     }
     return false;
@@ -452,6 +464,11 @@ void durable_refused(struct engine *e, const struct durable_item *item, uint8_t 
 
     if (item->record.kind == RECORD_MOVE) { /* it has moved, and is to be recorded yet */
         note_due(e, item->slot | MOVE_SLOT, item->record.age);
+        return;
+    }
+    if (item->inherited) { /* somebody may have had it, or the word that it is safe: another time */
+        note_due(e, item->slot, item->record.age);
+        durable_inherited(e);
         return;
     }
     refuse_unstamped(e, code);

@@ -27,6 +27,10 @@ void durable_made(struct engine *e, uint32_t slot);
 /* It has another owner: the dead letters, or its group again. */
 void durable_owner_changed(struct engine *e, uint32_t slot);
 
+/* The durable reference that was made last goes on with what another one was: it was taken before,
+ * and is not to be refused for want of room. */
+void durable_inherited(struct engine *e);
+
 /* A durable group was made; it is no more. */
 void durable_group_made(struct engine *e, uint16_t g);
 void durable_group_gone(struct engine *e, uint16_t g);
@@ -57,6 +61,7 @@ struct durable_item {
         record;      /* `when` is left to the shell; bytes are valid until the engine is used */
     uint64_t expiry; /* nanoseconds of CLOCK_BOOTTIME; 0: none */
     uint32_t slot;   /* whose that is */
+    bool inherited;  /* it was taken before: not to be refused now */
     struct wire_slot place; /* size > 0: its payload, to be read there, belongs behind the bytes */
 };
 

@@ -53,6 +53,8 @@ static void part(struct engine *e, uint32_t slot, uint64_t word, uint32_t when, 
     if (!landing)
         route_begin(e);
     engine_make(e, word, r->cell, when);
+    if ((word >> 8 & REF_DURABLE) != 0)
+        durable_inherited(e);
     route_end(e, slot);
     if (!landing) {
         route_commit(e);

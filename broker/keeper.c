@@ -206,7 +206,8 @@ static void append_item(struct broker *b, struct durable_item *item)
     struct journal_source source = {.fd = -1,
                                     .offset = (uint64_t)item->place.offset * WIRE_SLOT_UNIT,
                                     .size = item->place.size};
-    enum journal_claim claim = item->record.kind == RECORD_MOVE ? JOURNAL_RESERVED : JOURNAL_NEW;
+    enum journal_claim claim =
+        item->record.kind == RECORD_MOVE || item->inherited ? JOURNAL_RESERVED : JOURNAL_NEW;
     uint32_t location = 0;
     int r = 0;
 
@@ -253,10 +254,12 @@ static void append_ends(struct broker *b)
     }
 }
 
-static void append_all(struct broker *b)
+void keeper_append(struct broker *b)
 {
     struct durable_item item;
 
+    if (b->keeper == NULL)
+        return;
     for (uint64_t n = durable_due(&b->engine); n > 0 && durable_next(&b->engine, &item); n--)
         append_item(b, &item);
     append_ends(b);
@@ -632,7 +635,7 @@ void keeper_step(struct broker *b)
         return;
     appended = journal_appended(k->journal);
     collect(b);
-    append_all(b);
+    keeper_append(b);
     ask_for_loads(b);
     empty_segment(b);
     journal_commit(k->journal);
@@ -878,7 +881,7 @@ void keeper_close(struct broker *b)
     if (k == NULL)
         return;
     if (k->journal != NULL && b->engine.durable != NULL)
-        append_all(b);
+        keeper_append(b);
     loop_remove(&b->loop, &k->source);
     journal_close(k->journal);
     for (uint32_t i = 0; i < k->n_retired; i++)

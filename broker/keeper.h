@@ -19,6 +19,10 @@ int keeper_open(struct broker *b);
 /* After life_start(): go on where the store is, or fill it. 0 or -errno, said in the log. */
 int keeper_start(struct broker *b);
 
+/* Append what was made. After each envelope, so that what is refused are its messages and no other.
+ */
+void keeper_append(struct broker *b);
+
 /* The broker's part in a turn: what was made is appended, what was written and synced is told the
  * engine. Before sessions are pumped, and fine without a journal. */
 void keeper_step(struct broker *b);

@@ -57,6 +57,7 @@ static size_t take(struct broker *b, const struct queue *q, enum landing_from fr
         e->wall = shell_clock(CLOCK_REALTIME);
     b->last_from = from;
     route(e, (size_t)n);
+    keeper_append(b);
     shell_prepare_token(b);
     return (size_t)n;
 }
