@@ -224,8 +224,8 @@ static uint32_t first_entry(const struct scribe_job *job, const struct slot *s, 
 }
 
 /* All that is not synced: what the job writes to, and what it syncs. If it failed before, more may
- * have been gathered since, which is not in it: with that the journal ends for now, and a segment
- * that was begun after it must not begin on disk. */
+ * have been gathered since, which is not in it: what is listed is all that the disk has then, and a
+ * segment that was begun after it must not begin on disk. */
 static int list_files(struct journal *j, struct scribe_job *job)
 {
     job->n_files = 0;

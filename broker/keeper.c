@@ -410,7 +410,8 @@ static void unmake_pool(struct broker *b, const struct reading *r)
     pools_gone(&b->engine, r->pool_slot);
 }
 
-/* Its payload is too large for a frame: it is copied into a pool. False: it cannot be, for now. */
+/* Its payload is too large for a frame: it is copied into a pool. False: no room; it is asked for
+ * again. */
 static bool fetch_payload(struct broker *b, struct reading *r, const uint8_t *bytes,
                           uint32_t payload)
 {
