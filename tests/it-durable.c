@@ -27,6 +27,8 @@
 #include "tests/support/actor.h"
 #include "tests/support/daemon.h"
 #include "tests/support/disk.h"
+#include "tests/support/job.h"
+#include "tests/support/must.h"
 #include "tests/support/patience.h"
 #include "tests/support/stamp.h"
 
@@ -130,20 +132,11 @@ static void reboot_and_start(struct daemon *d)
 
 /* ---- What clients do ---- */
 
-static void must(int64_t r)
-{
-    if (r < 0)
-        fail_msg("%s", mqc_last_error());
-}
-
 /* Join the durable group "g" for "job/#". */
 static struct mqc *member(const struct daemon *d, const char *name, unsigned prefetch)
 {
-    struct mqc *client = daemon_open(d, name, 0);
-
-    must(mqc_join(client, "g", "job/#",
-                  &(struct mqc_group_options){.flags = MQC_DURABLE, .prefetch = prefetch}));
-    return client;
+    return job_member(d, name,
+                      &(struct mqc_group_options){.flags = MQC_DURABLE, .prefetch = prefetch});
 }
 
 /* Make the group, and leave it with nobody in it. */
@@ -153,81 +146,6 @@ static void make_group(const struct daemon *d)
 
     must(mqc_leave(client, "g"));
     mqc_close(client);
-}
-
-static int64_t offer(struct mqc *client, const struct mqc_publication *p)
-{
-    struct mqc_publication confirmed = *p;
-    int64_t number;
-
-    confirmed.flags |= MQC_CONFIRM;
-    number = mqc_publish_with(client, &confirmed);
-    must(number);
-    return number;
-}
-
-/* Publish, and return what the broker says. */
-static int publish_with(struct mqc *client, const struct mqc_publication *p)
-{
-    return mqc_confirm_wait(client, offer(client, p), PATIENCE_MS);
-}
-
-static void publish(struct mqc *client, const char *payload, unsigned priority)
-{
-    must(publish_with(client, &(struct mqc_publication){.topic = "job/it",
-                                                        .payload = payload,
-                                                        .size = strlen(payload),
-                                                        .priority = priority}));
-}
-
-static struct mqc_message receive(struct mqc *client)
-{
-    struct mqc_message m;
-
-    must(mqc_receive(client, &m, PATIENCE_MS));
-    return m;
-}
-
-static bool says(const struct mqc_message *m, const char *payload)
-{
-    return m->size == strlen(payload) && memcmp(m->payload, payload, m->size) == 0;
-}
-
-/* The next message is this one, for the how manieth time; freed, but not decided about. */
-static struct mqc_message expect(struct mqc *client, const char *payload, unsigned attempt)
-{
-    struct mqc_message m = receive(client);
-
-    if (!says(&m, payload))
-        fail_msg("'%.*s' came, not '%s'", (int)m.size, (const char *)m.payload, payload);
-    assert_int_equal(m.acknowledge, 1);
-    assert_int_equal(m.attempt, attempt);
-    mqc_message_free(&m);
-    return m;
-}
-
-static void expect_and_ack(struct mqc *client, const char *payload)
-{
-    struct mqc_message m = expect(client, payload, 1);
-
-    must(mqc_ack(client, &m));
-    must(mqc_flush(client));
-}
-
-/* Nothing is on its way to this client, who is called `name`: what is said to it now, below all
- * else, comes next. */
-static void expect_nothing(struct mqc *client, const char *name)
-{
-    char topic[64];
-    struct mqc_message m;
-
-    must(mqc_flush(client));
-    snprintf(topic, sizeof(topic), "@%s", name);
-    must(mqc_publish(client, topic, "nothing else", 12, 0));
-    m = receive(client);
-    if (!says(&m, "nothing else"))
-        fail_msg("'%.*s' came, where nothing should", (int)m.size, (const char *)m.payload);
-    mqc_message_free(&m);
 }
 
 /* ---- Many of them ---- */
@@ -252,10 +170,11 @@ static void publish_stamped(struct mqc *client, uint32_t from, uint32_t n)
         const struct stamp stamp = {.publisher = 1, .number = from + i, .size = size_of(from + i)};
 
         stamp_fill(payload, &stamp);
-        numbers[i] = offer(client, &(struct mqc_publication){.topic = "job/stamped",
-                                                             .payload = payload,
-                                                             .size = stamp.size,
-                                                             .priority = (from + i) % PRIORITIES});
+        numbers[i] =
+            job_offer(client, &(struct mqc_publication){.topic = "job/stamped",
+                                                        .payload = payload,
+                                                        .size = stamp.size,
+                                                        .priority = (from + i) % PRIORITIES});
     }
     for (uint32_t i = 0; i < n; i++)
         must(mqc_confirm_wait(client, numbers[i], PATIENCE_MS));
@@ -264,7 +183,7 @@ static void publish_stamped(struct mqc *client, uint32_t from, uint32_t n)
 /* The next one, and as it was made. */
 static uint32_t receive_stamped(struct mqc *client)
 {
-    struct mqc_message m = receive(client);
+    struct mqc_message m = must_receive(client);
     struct stamp stamp = {0};
 
     if (!stamp_read(m.payload, m.size, &stamp))
@@ -304,10 +223,10 @@ static void J4_confirmed_messages_outlive_a_kill_once_and_in_order(void **state)
     daemon_restart(d);
     reader = member(d, "reader", 1);
     expect_stamped(reader, STAMPED, NULL);
-    expect_nothing(reader, "reader");
+    must_hear_nothing(reader, "reader");
     daemon_kill(d);
     daemon_restart(d);
-    expect_nothing(reader, "reader");
+    must_hear_nothing(reader, "reader");
     mqc_close(reader);
     mqc_close(client);
 }
@@ -320,18 +239,18 @@ static void J4_tries_outlive_a_kill(void **state)
 
     start(d, small);
     client = member(d, "me", 1);
-    publish(client, "first", 8);
-    publish(client, "second", 8);
-    m = expect(client, "first", 1);
+    job_publish(client, "first");
+    job_publish(client, "second");
+    m = job_expect(client, "first", 1);
     must(mqc_nack(client, &m, 0));
-    m = expect(client, "first", 2);
+    m = job_expect(client, "first", 2);
     daemon_kill(d);
     daemon_restart(d);
     must(mqc_nack(client, &m, 0));
-    m = expect(client, "first", 3);
+    m = job_expect(client, "first", 3);
     must(mqc_ack(client, &m));
-    expect_and_ack(client, "second");
-    expect_nothing(client, "me");
+    job_expect_and_ack(client, "second", 1);
+    must_hear_nothing(client, "me");
     mqc_close(client);
 }
 
@@ -356,12 +275,12 @@ static void J4_confirmed_messages_outlive_a_reboot_in_order(void **state)
     reboot_and_start(d);
     client = member(d, "reader", 1);
     expect_stamped(client, STAMPED, NULL);
-    expect_nothing(client, "reader");
+    must_hear_nothing(client, "reader");
     mqc_close(client);
     reboot_and_start(d); /* what was acknowledged may come again, in order and whole */
     client = daemon_open(d, "reader", 0);
     must(mqc_join(client, "g", NULL, NULL));
-    expect_nothing(client, "reader");
+    must_hear_nothing(client, "reader");
     mqc_close(client);
 }
 
@@ -392,14 +311,14 @@ static void groups_have_their_settings_after_a_reboot(void **state)
     assert_int_equal(mqc_join(client, "strict", "a/#", &other), -EEXIST);
     must(mqc_join(client, "strict", NULL, NULL));
     assert_int_equal(mqc_join(client, "passing", NULL, NULL), -ENOENT);
-    must(publish_with(client, &(struct mqc_publication){
-                                  .topic = "b/x", .payload = "x", .size = 1, .priority = 8}));
-    m = expect(client, "x", 1);
+    must(job_try(client, &(struct mqc_publication){
+                             .topic = "b/x", .payload = "x", .size = 1, .priority = 8}));
+    m = job_expect(client, "x", 1);
     must(mqc_nack(client, &m, 0));
-    m = expect(client, "x", 2);
+    m = job_expect(client, "x", 2);
     must(mqc_nack(client, &m, 0));
     must(mqc_join(client, "$dead/strict", NULL, NULL));
-    expect(client, "x", 3);
+    job_expect(client, "x", 3);
     mqc_close(client);
 }
 
@@ -411,26 +330,24 @@ static void dead_letters_are_dead_letters_after_a_reboot(void **state)
 
     start(d, small);
     client = member(d, "me", 1);
-    publish(client, "poison", 8);
-    publish(client, "good", 8);
-    m = expect(client, "poison", 1);
+    job_publish(client, "poison");
+    job_publish(client, "good");
+    m = job_expect(client, "poison", 1);
     must(mqc_reject(client, &m));
-    expect(client, "good", 1);
-    publish(client, "later", 8); /* with it the journal has had all that was before */
+    job_expect(client, "good", 1);
+    job_publish(client, "later"); /* with it the journal has had all that was before */
     mqc_close(client);
     reboot_and_start(d);
     client = daemon_open(d, "me", 0);
     must(mqc_join(client, "$dead/g", NULL, NULL));
-    m = receive(client);
-    assert_true(says(&m, "poison"));
-    mqc_message_free(&m);
-    expect_nothing(client, "me");
+    must_hear(client, "poison");
+    must_hear_nothing(client, "me");
     must(mqc_leave(client, "$dead/g"));
     assert_int_equal(mqc_requeue(client, "g"), 1);
     must(mqc_join(client, "g", NULL, NULL));
-    expect_and_ack(client, "poison");
-    expect_and_ack(client, "good");
-    expect_and_ack(client, "later");
+    job_expect_and_ack(client, "poison", 1);
+    job_expect_and_ack(client, "good", 1);
+    job_expect_and_ack(client, "later", 1);
     mqc_close(client);
 }
 
@@ -439,7 +356,7 @@ static void find_retained(struct mqc *client, const char *topic, const void *pay
     struct mqc_message m;
 
     must(mqc_subscribe(client, topic, 0));
-    m = receive(client);
+    m = must_receive(client);
     assert_string_equal(m.topic, topic);
     assert_int_equal(m.flags, MQC_M_RETAINED);
     assert_int_equal(m.size, size);
@@ -450,7 +367,7 @@ static void find_retained(struct mqc *client, const char *topic, const void *pay
 
 static void retain(struct mqc *client, const char *topic, const void *payload, size_t size)
 {
-    must(publish_with(
+    must(job_try(
         client,
         &(struct mqc_publication){
             .topic = topic, .payload = payload, .size = size, .priority = 8, .flags = MQC_RETAIN}));
@@ -479,7 +396,7 @@ static void retained_messages_outlive_reboots(void **state)
         find_retained(client, "kept/small", "new", 3);
         find_retained(client, "kept/large", large, sizeof(large));
         must(mqc_subscribe(client, "kept/gone", 0));
-        expect_nothing(client, "me");
+        must_hear_nothing(client, "me");
         mqc_close(client);
     }
     daemon_kill(d);
@@ -497,11 +414,11 @@ static void time_to_live_goes_on_over_a_reboot(void **state)
     start(d, small);
     make_group(d);
     client = daemon_open(d, NULL, MQC_PUBLISH_ONLY);
-    must(publish_with(
+    must(job_try(
         client,
         &(struct mqc_publication){
             .topic = "job/short", .payload = "short", .size = 5, .priority = 9, .ttl_ms = 1500}));
-    must(publish_with(
+    must(job_try(
         client,
         &(struct mqc_publication){
             .topic = "job/long", .payload = "long", .size = 4, .priority = 8, .ttl_ms = 3600000}));
@@ -509,8 +426,8 @@ static void time_to_live_goes_on_over_a_reboot(void **state)
     reboot_and_start(d);
     PATIENCE_UNTIL(board_get(&board_group(daemon_board(d), 0)->drops.expired) == 1);
     client = member(d, "me", 0);
-    expect_and_ack(client, "long");
-    expect_nothing(client, "me");
+    job_expect_and_ack(client, "long", 1);
+    must_hear_nothing(client, "me");
     mqc_close(client);
 }
 
@@ -523,10 +440,10 @@ static void a_group_that_was_removed_stays_so(void **state)
     client = member(d, "me", 0);
     must(mqc_join(client, "other", "other", &durable));
     must(mqc_leave(client, "g"));
-    publish(client, "x", 8);
+    job_publish(client, "x");
     assert_int_equal(mqc_remove_group(client, "g"), 1);
     PATIENCE_UNTIL(board_get(&daemon_board(d)->groups) == 1);
-    must(publish_with(client, &(struct mqc_publication){.topic = "other", .payload = "x"}));
+    must(job_try(client, &(struct mqc_publication){.topic = "other", .payload = "x"}));
     mqc_close(client);
     reboot_and_start(d);
     client = daemon_open(d, "me", 0);
@@ -553,7 +470,7 @@ static void a_clean_stop_is_a_reboot_that_forgets_nothing(void **state)
     daemon_restart(d);
     client = member(d, "me", 1);
     expect_stamped(client, STAMPED, came);
-    expect_nothing(client, "me");
+    must_hear_nothing(client, "me");
     mqc_close(client);
 }
 
@@ -583,16 +500,16 @@ static void a_durable_group_answers_requests(void **state)
     start(d, small);
     client = member(d, "me", 1);
     actor_start(&a, ask_the_group, d->instance);
-    m = receive(client);
+    m = must_receive(client);
     assert_int_equal(m.flags, MQC_M_REQUEST);
     daemon_kill(d);
     daemon_restart(d);
     must(mqc_reply(client, &m, "!", 1));
     mqc_message_free(&m);
     actor_join(&a);
-    publish(client, "next", 8);
-    expect_and_ack(client, "next");
-    expect_nothing(client, "me");
+    job_publish(client, "next");
+    job_expect_and_ack(client, "next", 1);
+    must_hear_nothing(client, "me");
     mqc_close(client);
 }
 
@@ -613,7 +530,7 @@ static void a_full_journal_refuses_and_keeps_what_it_has(void **state)
     client = daemon_open(d, "me", 0);
     do {
         memcpy(payload, &n, sizeof(n));
-        r = publish_with(client, &p);
+        r = job_try(client, &p);
     } while (r == 0 && ++n < MOST);
     assert_int_equal(r, -ENOSPC);
     assert_non_null(strstr(mqc_last_error(), "journal"));
@@ -626,23 +543,23 @@ static void a_full_journal_refuses_and_keeps_what_it_has(void **state)
     reboot_and_start(d);
     client = member(d, "me", 1);
     for (int i = 0; i < n; i++) {
-        struct mqc_message m = receive(client);
+        struct mqc_message m = must_receive(client);
 
         assert_int_equal(m.size, SIZE);
         assert_memory_equal(m.payload, &i, sizeof(i));
         must(mqc_ack(client, &m));
         mqc_message_free(&m);
     }
-    expect_nothing(client, "me");
-    for (uint64_t begun = patience_now(); (r = publish_with(client, &p)) != 0;
+    must_hear_nothing(client, "me");
+    for (uint64_t begun = patience_now(); (r = job_try(client, &p)) != 0;
          patience_spend(begun, "room"))
         assert_int_equal(r, -ENOSPC);
     for (int i = 0; i < 2 * n; i++) { /* and goes on */
-        struct mqc_message m = receive(client);
+        struct mqc_message m = must_receive(client);
 
         must(mqc_ack(client, &m));
         mqc_message_free(&m);
-        must(publish_with(client, &p));
+        must(job_try(client, &p));
     }
     mqc_close(client);
 }
@@ -658,13 +575,13 @@ static void J3_nothing_is_confirmed_before_it_is_synced(void **state)
     client = member(d, "me", 0);
     atomic_store(&disk->waits, 1);
     syncs = atomic_load(&disk->syncs);
-    number = offer(client, &(struct mqc_publication){.topic = "job/it", .payload = ""});
+    number = job_offer(client, &(struct mqc_publication){.topic = "job/it", .payload = ""});
     PATIENCE_UNTIL(atomic_load(&disk->syncs) > syncs);
     assert_int_equal(mqc_confirm_wait(client, number, 50), -ETIMEDOUT);
     assert_true(board_get(&daemon_board(d)->journal.unsynced) > 0);
-    expect_and_ack(client, ""); /* who waits for no confirm need not wait for the disk */
+    job_expect_and_ack(client, "", 1); /* who waits for no confirm need not wait for the disk */
     assert_int_equal(mqc_confirm_wait(client, number, 0), -ETIMEDOUT);
-    must(publish_with(client, &(struct mqc_publication){.topic = "not/durable", .payload = ""}));
+    must(job_try(client, &(struct mqc_publication){.topic = "not/durable", .payload = ""}));
     atomic_store(&disk->waits, 0);
     must(mqc_confirm_wait(client, number, PATIENCE_MS));
     mqc_close(client);
@@ -682,13 +599,12 @@ static void J3_a_disk_that_fails_delays_confirms_and_loses_nothing(void **state)
     client = daemon_open(d, "me", 0);
     publish_stamped(client, 0, BEFORE);
     atomic_store(&disk->sync_fails, EIO);
-    number =
-        offer(client, &(struct mqc_publication){.topic = "job/last", .payload = "last", .size = 4});
+    number = job_offer(
+        client, &(struct mqc_publication){.topic = "job/last", .payload = "last", .size = 4});
     PATIENCE_UNTIL(daemon_said(d, "refuses"));
     assert_int_equal(mqc_confirm_wait(client, number, 50), -ETIMEDOUT);
     assert_int_equal(
-        publish_with(client,
-                     &(struct mqc_publication){.topic = "job/no", .payload = "no", .size = 2}),
+        job_try(client, &(struct mqc_publication){.topic = "job/no", .payload = "no", .size = 2}),
         -EIO);
     atomic_store(&disk->sync_fails, 0);
     must(mqc_confirm_wait(client, number, PATIENCE_MS));
@@ -699,11 +615,11 @@ static void J3_a_disk_that_fails_delays_confirms_and_loses_nothing(void **state)
     for (uint32_t priority = PRIORITIES; priority-- > 0;) {
         for (uint32_t i = priority; i < 2 * BEFORE; i += PRIORITIES) {
             if (i == BEFORE)
-                expect_and_ack(client, "last");
+                job_expect_and_ack(client, "last", 1);
             assert_int_equal(receive_stamped(client), i);
         }
     }
-    expect_nothing(client, "me");
+    must_hear_nothing(client, "me");
     mqc_close(client);
 }
 
@@ -723,15 +639,15 @@ static void a_full_disk_refuses_and_loses_nothing(void **state)
     for (uint64_t begun = patience_now();; patience_spend(begun, "a refusal")) {
         const struct mqc_publication p = {.topic = "job/no", .payload = "no", .size = 2};
 
-        r = mqc_confirm_wait(client, offer(client, &p), 20);
+        r = mqc_confirm_wait(client, job_offer(client, &p), 20);
         if (r != -ETIMEDOUT)
             break;
     }
     assert_true(r == -ENOSPC || r == -EIO);
     atomic_store(&disk->write_fails, 0);
     for (uint64_t begun = patience_now();
-         (r = publish_with(
-              client, &(struct mqc_publication){.topic = "job/go", .payload = "go", .size = 2})) !=
+         (r = job_try(client,
+                      &(struct mqc_publication){.topic = "job/go", .payload = "go", .size = 2})) !=
          0;
          patience_spend(begun, "the disk to be believed"))
         assert_true(r == -ENOSPC || r == -EIO);
@@ -739,7 +655,7 @@ static void a_full_disk_refuses_and_loses_nothing(void **state)
     reboot_and_start(d);
     client = member(d, "me", 1);
     for (uint32_t seen = 0; seen < n;) {
-        struct mqc_message m = receive(client);
+        struct mqc_message m = must_receive(client);
         struct stamp stamp;
 
         seen += stamp_read(m.payload, m.size, &stamp);
@@ -788,9 +704,9 @@ static void J1_damage_is_reported_by_place_and_the_rest_is_served(void **state)
     start(d, small);
     make_group(d);
     client = daemon_open(d, NULL, MQC_PUBLISH_ONLY);
-    publish(client, "before", 8);
-    publish(client, "the damaged one", 8);
-    publish(client, "after", 8);
+    job_publish(client, "before");
+    job_publish(client, "the damaged one");
+    job_publish(client, "after");
     mqc_close(client);
     daemon_reboot(d);
     damage(d, "the damaged one", name);
@@ -798,9 +714,9 @@ static void J1_damage_is_reported_by_place_and_the_rest_is_served(void **state)
     assert_true(daemon_said(d, name));
     assert_true(board_get(&daemon_board(d)->journal.counters.damaged) > 0);
     client = member(d, "me", 1);
-    expect_and_ack(client, "before");
-    expect_and_ack(client, "after");
-    expect_nothing(client, "me");
+    job_expect_and_ack(client, "before", 1);
+    job_expect_and_ack(client, "after", 1);
+    must_hear_nothing(client, "me");
     mqc_close(client);
 }
 
@@ -815,7 +731,7 @@ static void messages_of_a_group_whose_record_is_damaged_are_kept(void **state)
     client = daemon_open(d, "me", 0);
     must(mqc_join(client, "a_group_by_this_name", "job/#", &durable));
     must(mqc_leave(client, "a_group_by_this_name"));
-    publish(client, "its message", 8);
+    job_publish(client, "its message");
     mqc_close(client);
     daemon_reboot(d);
     damage(d, "a_group_by_this_name", name);
@@ -827,7 +743,7 @@ static void messages_of_a_group_whose_record_is_damaged_are_kept(void **state)
         assert_non_null(strstr(group, "lost"));
         client = daemon_open(d, "me", 0);
         must(mqc_join(client, group, NULL, NULL));
-        expect(client, "its message", 1);
+        job_expect(client, "its message", 1);
         mqc_close(client);
         reboot_and_start(d);
     }
@@ -842,13 +758,13 @@ static void what_is_durable_is_not_started_without_its_journal(void **state)
 
     start(d, small);
     client = member(d, "me", 0);
-    publish(client, "x", 8);
+    job_publish(client, "x");
     daemon_kill(d);
     daemon_configure(d, small);
     assert_int_equal(daemon_refuse(d), 1);
     assert_true(daemon_said(d, "set `journal` to where it is"));
     start(d, small);
-    expect_and_ack(client, "x");
+    job_expect_and_ack(client, "x", 1);
     mqc_close(client);
 }
 
@@ -892,10 +808,10 @@ static void publish_many(struct mqc *client, uint32_t n)
         if (i >= WAITING_OUTSTANDING)
             must(mqc_confirm_wait(client, numbers[i % WAITING_OUTSTANDING], PATIENCE_MS));
         numbers[i % WAITING_OUTSTANDING] =
-            offer(client, &(struct mqc_publication){.topic = "job/waiting",
-                                                    .payload = payload,
-                                                    .size = sizeof(payload),
-                                                    .priority = priority_of(i)});
+            job_offer(client, &(struct mqc_publication){.topic = "job/waiting",
+                                                        .payload = payload,
+                                                        .size = sizeof(payload),
+                                                        .priority = priority_of(i)});
     }
     for (uint32_t i = 0; i < WAITING_OUTSTANDING; i++)
         must(mqc_confirm_wait(client, numbers[i], PATIENCE_MS));
@@ -973,7 +889,7 @@ static void J2_a_long_backlog_waits_on_disk_and_keeps_its_order(void **state)
     since = patience_now();
     receive_many(client, n);
     say(d, "all worked off", since);
-    expect_nothing(client, "me");
+    must_hear_nothing(client, "me");
     mqc_close(client);
 }
 
@@ -1006,18 +922,18 @@ static void J3_old_messages_move_out_of_segments_that_are_used_again(void **stat
                 .publisher = 1, .number = (uint32_t)(i / (FLOWING / OLD)), .size = 700};
 
             stamp_fill(payload, &old);
-            must(publish_with(publisher, &(struct mqc_publication){.topic = "job/stamped",
-                                                                   .payload = payload,
-                                                                   .size = old.size}));
+            must(job_try(publisher, &(struct mqc_publication){.topic = "job/stamped",
+                                                              .payload = payload,
+                                                              .size = old.size}));
         }
         if (stamp_random(&random) % (FLOWING / KILLS) == 0) {
             daemon_kill(d);
             daemon_restart(d);
         }
         stamp_fill(payload, &stamp);
-        must(publish_with(publisher, &(struct mqc_publication){.topic = "job/flowing",
-                                                               .payload = payload,
-                                                               .size = sizeof(payload)}));
+        must(job_try(publisher, &(struct mqc_publication){.topic = "job/flowing",
+                                                          .payload = payload,
+                                                          .size = sizeof(payload)}));
         assert_int_equal(receive_stamped(client), i);
     }
     assert_true(moves(d) > OLD);
@@ -1033,7 +949,7 @@ static void J3_old_messages_move_out_of_segments_that_are_used_again(void **stat
     must(mqc_join(client, "old", NULL, NULL));
     for (uint32_t i = 0; i < OLD; i++)
         assert_int_equal(receive_stamped(client), i);
-    expect_nothing(client, "me");
+    must_hear_nothing(client, "me");
     mqc_close(client);
 }
 

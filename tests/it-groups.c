@@ -17,6 +17,8 @@
 
 #include "tests/support/actor.h"
 #include "tests/support/daemon.h"
+#include "tests/support/job.h"
+#include "tests/support/must.h"
 #include "tests/support/patience.h"
 #include "tests/support/tool.h"
 
@@ -46,91 +48,15 @@ static int teardown(void **state)
 
 /* ---- What clients do ---- */
 
-static void must(int64_t r)
-{
-    if (r < 0)
-        fail_msg("%s", mqc_last_error());
-}
-
-/* Join the group "g" for "job/#". */
-static struct mqc *member(const struct daemon *d, const char *name,
-                          const struct mqc_group_options *options)
-{
-    struct mqc *client = daemon_open(d, name, 0);
-
-    must(mqc_join(client, "g", "job/#", options));
-    return client;
-}
-
 /* Publish, and return when the broker has taken it. */
 static void publish_at(struct mqc *client, const char *topic, const char *payload,
                        unsigned priority, uint64_t ttl_ms)
 {
-    const struct mqc_publication p = {.topic = topic,
-                                      .payload = payload,
-                                      .size = strlen(payload),
-                                      .priority = priority,
-                                      .flags = MQC_CONFIRM,
-                                      .ttl_ms = ttl_ms};
-    int64_t number = mqc_publish_with(client, &p);
-
-    must(number);
-    must(mqc_confirm_wait(client, number, PATIENCE_MS));
-}
-
-static void publish(struct mqc *client, const char *payload)
-{
-    publish_at(client, "job/it", payload, 8, 0);
-}
-
-static struct mqc_message receive(struct mqc *client)
-{
-    struct mqc_message m;
-
-    must(mqc_receive(client, &m, PATIENCE_MS));
-    return m;
-}
-
-static bool says(const struct mqc_message *m, const char *payload)
-{
-    return m->size == strlen(payload) && memcmp(m->payload, payload, m->size) == 0;
-}
-
-/* The next message is this one, for the how manieth time; freed, but not decided about. */
-static struct mqc_message expect(struct mqc *client, const char *payload, unsigned attempt)
-{
-    struct mqc_message m = receive(client);
-
-    if (!says(&m, payload))
-        fail_msg("'%.*s' came, not '%s'", (int)m.size, (const char *)m.payload, payload);
-    assert_int_equal(m.acknowledge, 1);
-    assert_int_equal(m.attempt, attempt);
-    mqc_message_free(&m);
-    return m;
-}
-
-static void expect_and_ack(struct mqc *client, const char *payload, unsigned attempt)
-{
-    struct mqc_message m = expect(client, payload, attempt);
-
-    must(mqc_ack(client, &m));
-    must(mqc_flush(client));
-}
-
-/* Nothing is on its way to this client, who is called `name`: what is said to it now, below all
- * else, comes next. */
-static void expect_nothing(struct mqc *client, const char *name)
-{
-    char topic[64];
-    struct mqc_message m;
-
-    must(mqc_flush(client));
-    snprintf(topic, sizeof(topic), "@%s", name);
-    must(mqc_publish(client, topic, "nothing else", 12, 0));
-    m = receive(client);
-    if (!says(&m, "nothing else"))
-        fail_msg("'%.*s' came, where nothing should", (int)m.size, (const char *)m.payload);
-    mqc_message_free(&m);
+    must(job_try(client, &(struct mqc_publication){.topic = topic,
+                                                   .payload = payload,
+                                                   .size = strlen(payload),
+                                                   .priority = priority,
+                                                   .ttl_ms = ttl_ms}));
 }
 
 /* ---- One of them ---- */
@@ -160,7 +86,7 @@ static void each_message_goes_to_one_member_and_all_have_their_share(void **stat
 
     daemon_start(d, small);
     for (unsigned i = 0; i < MEMBERS; i++)
-        members[i] = member(d, NULL, NULL);
+        members[i] = job_member(d, NULL, NULL);
     publisher = daemon_open(d, NULL, MQC_PUBLISH_ONLY);
     for (unsigned i = 0; i < MESSAGES; i++)
         must(mqc_publish(publisher, "job/it", &i, sizeof(i), i % 32));
@@ -188,15 +114,15 @@ static void L3_subscribers_and_other_groups_have_it_as_well(void **state)
     unsigned owed = 0;
 
     daemon_start(d, small);
-    one = member(d, NULL, NULL);
+    one = job_member(d, NULL, NULL);
     two = daemon_open(d, NULL, 0);
     must(mqc_subscribe(two, "job/+", 0));
     must(mqc_join(two, "h", "#", NULL));
-    publish(one, "x");
-    expect_and_ack(one, "x", 1);
+    job_publish(one, "x");
+    job_expect_and_ack(one, "x", 1);
     for (int i = 0; i < 2; i++) {
-        m = receive(two);
-        assert_true(says(&m, "x"));
+        m = must_receive(two);
+        must_say(&m, "x");
         owed += m.acknowledge != 0;
         mqc_message_free(&m);
     }
@@ -212,15 +138,15 @@ static void a_group_keeps_what_comes_while_nobody_is_in_it(void **state)
 
     daemon_start(d, small);
     publisher = daemon_open(d, NULL, MQC_PUBLISH_ONLY);
-    client = member(d, NULL, NULL);
+    client = job_member(d, NULL, NULL);
     must(mqc_leave(client, "g"));
-    publish(publisher, "first");
+    job_publish(publisher, "first");
     mqc_close(client);
-    publish(publisher, "second");
+    job_publish(publisher, "second");
     client = daemon_open(d, NULL, 0);
     must(mqc_join(client, "g", NULL, NULL)); /* as it is */
-    expect_and_ack(client, "first", 1);
-    expect_and_ack(client, "second", 1);
+    job_expect_and_ack(client, "first", 1);
+    job_expect_and_ack(client, "second", 1);
     mqc_close(client);
     mqc_close(publisher);
 }
@@ -232,17 +158,17 @@ static void a_member_is_given_no_more_than_it_asked_for(void **state)
     struct mqc_message first, second;
 
     daemon_start(d, small);
-    client = member(d, "me", &(struct mqc_group_options){.prefetch = 2});
+    client = job_member(d, "me", &(struct mqc_group_options){.prefetch = 2});
     for (char text[] = "1"; text[0] <= '4'; text[0]++)
-        publish(client, text);
-    first = expect(client, "1", 1);
-    second = expect(client, "2", 1);
-    expect_nothing(client, "me");
+        job_publish(client, text);
+    first = job_expect(client, "1", 1);
+    second = job_expect(client, "2", 1);
+    must_hear_nothing(client, "me");
     must(mqc_ack(client, &second));
-    expect(client, "3", 1);
-    expect_nothing(client, "me");
+    job_expect(client, "3", 1);
+    must_hear_nothing(client, "me");
     must(mqc_ack(client, &first));
-    expect(client, "4", 1);
+    job_expect(client, "4", 1);
     mqc_close(client);
 }
 
@@ -254,18 +180,18 @@ static void idle_members_are_dealt_one_each(void **state)
 
     /* With places for all four in either queue: a member whose queue is full is not idle. */
     daemon_start(d, "max_clients = 4;\npool_max = \"4M\";\n");
-    one = member(d, "one", NULL);
-    two = member(d, "two", NULL);
+    one = job_member(d, "one", NULL);
+    two = job_member(d, "two", NULL);
     for (char text[] = "1"; text[0] <= '4'; text[0]++)
-        publish(one, text);
+        job_publish(one, text);
     for (int i = 0; i < 2; i++) {
-        m = receive(one);
+        m = must_receive(one);
         mqc_message_free(&m);
-        m = receive(two);
+        m = must_receive(two);
         mqc_message_free(&m);
     }
-    expect_nothing(one, "one");
-    expect_nothing(two, "two");
+    must_hear_nothing(one, "one");
+    must_hear_nothing(two, "two");
     mqc_close(one);
     mqc_close(two);
 }
@@ -277,18 +203,18 @@ static void P1_the_highest_priority_is_dealt_first(void **state)
     struct mqc_message m;
 
     daemon_start(d, small);
-    client = member(d, NULL, &(struct mqc_group_options){.prefetch = 1});
-    publish(client, "first");
-    m = expect(client, "first", 1);
+    client = job_member(d, NULL, &(struct mqc_group_options){.prefetch = 1});
+    job_publish(client, "first");
+    m = job_expect(client, "first", 1);
     publish_at(client, "job/it", "low", 0, 0);
     publish_at(client, "job/it", "middle", 8, 0);
     publish_at(client, "job/it", "high", 31, 0);
     publish_at(client, "job/it", "middle too", 8, 0);
     must(mqc_ack(client, &m));
-    expect_and_ack(client, "high", 1);
-    expect_and_ack(client, "middle", 1);
-    expect_and_ack(client, "middle too", 1);
-    expect_and_ack(client, "low", 1);
+    job_expect_and_ack(client, "high", 1);
+    job_expect_and_ack(client, "middle", 1);
+    job_expect_and_ack(client, "middle too", 1);
+    job_expect_and_ack(client, "low", 1);
     mqc_close(client);
 }
 
@@ -301,13 +227,13 @@ static void what_is_given_back_keeps_its_place(void **state)
     struct mqc_message m;
 
     daemon_start(d, small);
-    client = member(d, NULL, &(struct mqc_group_options){.prefetch = 1});
-    publish(client, "first");
-    publish(client, "second");
-    m = expect(client, "first", 1);
+    client = job_member(d, NULL, &(struct mqc_group_options){.prefetch = 1});
+    job_publish(client, "first");
+    job_publish(client, "second");
+    m = job_expect(client, "first", 1);
     must(mqc_nack(client, &m, 0));
-    expect_and_ack(client, "first", 2);
-    expect_and_ack(client, "second", 1);
+    job_expect_and_ack(client, "first", 2);
+    job_expect_and_ack(client, "second", 1);
     mqc_close(client);
 }
 
@@ -319,14 +245,14 @@ static void what_is_given_back_with_a_delay_lets_others_pass(void **state)
     uint64_t begun;
 
     daemon_start(d, small);
-    client = member(d, NULL, &(struct mqc_group_options){.prefetch = 1});
-    publish(client, "first");
-    publish(client, "second");
-    m = expect(client, "first", 1);
+    client = job_member(d, NULL, &(struct mqc_group_options){.prefetch = 1});
+    job_publish(client, "first");
+    job_publish(client, "second");
+    m = job_expect(client, "first", 1);
     begun = patience_now();
     must(mqc_nack(client, &m, 300));
-    expect_and_ack(client, "second", 1);
-    expect_and_ack(client, "first", 2);
+    job_expect_and_ack(client, "second", 1);
+    job_expect_and_ack(client, "first", 2);
     assert_true(patience_now() - begun >= 299);
     mqc_close(client);
 }
@@ -338,12 +264,12 @@ static void what_is_not_acknowledged_in_time_comes_again(void **state)
     struct mqc *client;
 
     daemon_start(d, small);
-    client = member(d, "me", &options);
-    publish(client, "x");
-    expect(client, "x", 1);
-    expect(client, "x", 2);
-    expect_and_ack(client, "x", 3);
-    expect_nothing(client, "me");
+    client = job_member(d, "me", &options);
+    job_publish(client, "x");
+    job_expect(client, "x", 1);
+    job_expect(client, "x", 2);
+    job_expect_and_ack(client, "x", 3);
+    must_hear_nothing(client, "me");
     mqc_close(client);
 }
 
@@ -354,18 +280,18 @@ static void a_late_acknowledgement_of_what_is_anothers_does_nothing(void **state
     struct mqc_message m;
 
     daemon_start(d, small);
-    slow = member(d, "slow", NULL);
+    slow = job_member(d, "slow", NULL);
     quick = daemon_open(d, "quick", 0);
-    publish(slow, "x");
-    m = expect(slow, "x", 1);
+    job_publish(slow, "x");
+    m = job_expect(slow, "x", 1);
     must(mqc_join(quick, "g", NULL, NULL));
     must(mqc_leave(slow, "g"));
-    expect(quick, "x", 1);
+    job_expect(quick, "x", 1);
     must(mqc_ack(slow, &m));
-    expect_nothing(slow, "slow"); /* it has arrived */
+    must_hear_nothing(slow, "slow"); /* it has arrived */
     must(mqc_leave(quick, "g"));
     must(mqc_join(slow, "g", NULL, NULL));
-    expect_and_ack(slow, "x", 1);
+    job_expect_and_ack(slow, "x", 1);
     mqc_close(slow);
     mqc_close(quick);
 }
@@ -396,15 +322,15 @@ static void what_a_member_had_when_it_died_goes_to_others(void **state)
     actor_start(&a, hold_three, d->instance);
     actor_hear(&a);
     client = daemon_open(d, NULL, 0);
-    publish(client, "1");
-    publish(client, "2");
-    publish(client, "3");
+    job_publish(client, "1");
+    job_publish(client, "2");
+    job_publish(client, "3");
     actor_hear(&a);
     must(mqc_join(client, "g", NULL, NULL));
     actor_kill(&a);
-    expect_and_ack(client, "1", 2);
-    expect_and_ack(client, "2", 2);
-    expect_and_ack(client, "3", 2);
+    job_expect_and_ack(client, "1", 2);
+    job_expect_and_ack(client, "2", 2);
+    job_expect_and_ack(client, "3", 2);
     mqc_close(client);
 }
 
@@ -414,15 +340,15 @@ static void what_a_member_had_when_it_said_goodbye_was_not_tried(void **state)
     struct mqc *client, *next;
 
     daemon_start(d, small);
-    client = member(d, NULL, NULL);
-    publish(client, "1");
-    publish(client, "2");
-    expect(client, "1", 1);
+    client = job_member(d, NULL, NULL);
+    job_publish(client, "1");
+    job_publish(client, "2");
+    job_expect(client, "1", 1);
     mqc_close(client); /* the second has not even been handed out */
     next = daemon_open(d, NULL, 0);
     must(mqc_join(next, "g", NULL, NULL));
-    expect_and_ack(next, "1", 1);
-    expect_and_ack(next, "2", 1);
+    job_expect_and_ack(next, "1", 1);
+    job_expect_and_ack(next, "2", 1);
     mqc_close(next);
 }
 
@@ -435,25 +361,25 @@ static void what_comes_to_nothing_too_often_is_a_dead_letter(void **state)
     struct mqc_message m;
 
     daemon_start(d, small);
-    client = member(d, "me", &(struct mqc_group_options){.prefetch = 1, .delivery_limit = 2});
-    publish(client, "poison");
-    publish(client, "good");
-    m = expect(client, "poison", 1);
+    client = job_member(d, "me", &(struct mqc_group_options){.prefetch = 1, .delivery_limit = 2});
+    job_publish(client, "poison");
+    job_publish(client, "good");
+    m = job_expect(client, "poison", 1);
     must(mqc_nack(client, &m, 0));
-    m = expect(client, "poison", 2);
+    m = job_expect(client, "poison", 2);
     must(mqc_nack(client, &m, 0));
-    expect_and_ack(client, "good", 1);
-    expect_nothing(client, "me");
+    job_expect_and_ack(client, "good", 1);
+    must_hear_nothing(client, "me");
 
     reader = daemon_open(d, "reader", 0);
     must(mqc_join(reader, "$dead/g", NULL, NULL));
-    m = receive(reader);
-    assert_true(says(&m, "poison"));
+    m = must_receive(reader);
+    must_say(&m, "poison");
     assert_string_equal(m.topic, "job/it");
     assert_int_equal(m.acknowledge, 1);
     must(mqc_ack(reader, &m));
     mqc_message_free(&m);
-    expect_nothing(reader, "reader");
+    must_hear_nothing(reader, "reader");
     mqc_close(client);
     mqc_close(reader);
 }
@@ -465,13 +391,13 @@ static void what_is_rejected_is_a_dead_letter_at_once_and_can_be_given_back(void
     struct mqc_message m;
 
     daemon_start(d, small);
-    client = member(d, "me", NULL);
-    publish(client, "x");
-    m = expect(client, "x", 1);
+    client = job_member(d, "me", NULL);
+    job_publish(client, "x");
+    m = job_expect(client, "x", 1);
     must(mqc_reject(client, &m));
-    expect_nothing(client, "me");
+    must_hear_nothing(client, "me");
     assert_int_equal(mqc_requeue(client, "g"), 1);
-    expect_and_ack(client, "x", 1);
+    job_expect_and_ack(client, "x", 1);
     assert_int_equal(mqc_requeue(client, "g"), 0);
     mqc_close(client);
 }
@@ -489,10 +415,10 @@ static void what_expires_in_a_group_goes_or_becomes_a_dead_letter(void **state)
     must(mqc_leave(client, "h"));
     publish_at(client, "job/it", "x", 8, 100);
     must(mqc_join(client, "$dead/h", NULL, NULL));
-    expect_and_ack(client, "x", 1);
+    job_expect_and_ack(client, "x", 1);
     must(mqc_join(client, "g", NULL, NULL));
     must(mqc_join(client, "h", NULL, NULL));
-    expect_nothing(client, "me");
+    must_hear_nothing(client, "me");
     assert_int_equal(mqc_purge(client, "g"), 0);
     assert_int_equal(mqc_purge(client, "$dead/g"), 0);
     mqc_close(client);
@@ -505,15 +431,15 @@ static void purging_leaves_what_members_have(void **state)
     struct mqc_message m;
 
     daemon_start(d, small);
-    client = member(d, "me", &(struct mqc_group_options){.prefetch = 1});
-    publish(client, "1");
-    publish(client, "2");
-    publish(client, "3");
-    m = expect(client, "1", 1);
+    client = job_member(d, "me", &(struct mqc_group_options){.prefetch = 1});
+    job_publish(client, "1");
+    job_publish(client, "2");
+    job_publish(client, "3");
+    m = job_expect(client, "1", 1);
     assert_int_equal(mqc_purge(client, "g"), 2);
     must(mqc_nack(client, &m, 0));
-    expect_and_ack(client, "1", 2);
-    expect_nothing(client, "me");
+    job_expect_and_ack(client, "1", 2);
+    must_hear_nothing(client, "me");
     mqc_close(client);
 }
 
@@ -524,16 +450,16 @@ static void a_group_that_is_removed_is_no_more(void **state)
     struct mqc_message m;
 
     daemon_start(d, small);
-    client = member(d, "me", &(struct mqc_group_options){.prefetch = 1});
-    publish(client, "1");
-    publish(client, "2");
-    m = expect(client, "1", 1);
+    client = job_member(d, "me", &(struct mqc_group_options){.prefetch = 1});
+    job_publish(client, "1");
+    job_publish(client, "2");
+    m = job_expect(client, "1", 1);
     assert_int_equal(mqc_remove_group(client, "g"), 2);
     assert_int_equal(mqc_remove_group(client, "g"), -ENOENT);
     must(mqc_nack(client, &m, 0));
     assert_int_equal(mqc_join(client, "g", NULL, NULL), -ENOENT);
-    publish(client, "3");
-    expect_nothing(client, "me");
+    job_publish(client, "3");
+    must_hear_nothing(client, "me");
     mqc_close(client);
 }
 
@@ -545,13 +471,13 @@ static void a_group_has_the_settings_of_its_first_member(void **state)
     struct mqc *client;
 
     daemon_start(d, small);
-    client = member(d, NULL, &(struct mqc_group_options){.delivery_limit = 3});
+    client = job_member(d, NULL, &(struct mqc_group_options){.delivery_limit = 3});
     assert_int_equal(
         mqc_join(client, "g", "job/#", &(struct mqc_group_options){.delivery_limit = 4}), -EEXIST);
     must(mqc_join(client, "g", "job/#", &(struct mqc_group_options){.delivery_limit = 3}));
     must(mqc_join(client, "g", "another/#", &(struct mqc_group_options){.delivery_limit = 3}));
     publish_at(client, "another/one", "x", 8, 0);
-    expect_and_ack(client, "x", 1);
+    job_expect_and_ack(client, "x", 1);
     assert_int_equal(mqc_join(client, "none", NULL, NULL), -ENOENT);
     assert_int_equal(mqc_leave(client, "none"), -ENOENT);
     assert_int_equal(
@@ -584,17 +510,17 @@ static void a_reply_answers_the_request_and_acknowledges_it(void **state)
     struct actor a;
 
     daemon_start(d, small);
-    client = member(d, "me", &(struct mqc_group_options){.prefetch = 1});
+    client = job_member(d, "me", &(struct mqc_group_options){.prefetch = 1});
     actor_start(&a, ask_the_group, d->instance);
-    m = receive(client);
+    m = must_receive(client);
     assert_int_equal(m.flags, MQC_M_REQUEST);
     assert_int_equal(m.acknowledge, 1);
     must(mqc_reply(client, &m, "!", 1));
     mqc_message_free(&m);
     actor_join(&a);
-    publish(client, "next"); /* with a prefetch of 1 it comes only if the request is done */
-    expect_and_ack(client, "next", 1);
-    expect_nothing(client, "me");
+    job_publish(client, "next"); /* with a prefetch of 1 it comes only if the request is done */
+    job_expect_and_ack(client, "next", 1);
+    must_hear_nothing(client, "me");
     mqc_close(client);
 }
 
@@ -607,7 +533,7 @@ static void a_large_message_comes_back_as_it_was(void **state)
     struct mqc *client, *publisher;
 
     daemon_start(d, small);
-    client = member(d, NULL, NULL);
+    client = job_member(d, NULL, NULL);
     publisher = daemon_open(d, NULL, MQC_PUBLISH_ONLY);
     for (int round = 0; round < 40; round++) { /* more than its pool can hold at a time */
         struct mqc_message m;
@@ -615,7 +541,7 @@ static void a_large_message_comes_back_as_it_was(void **state)
         memset(payload, round, sizeof(payload));
         must(mqc_publish_with(publisher, &p));
         for (unsigned attempt = 1; attempt <= 2; attempt++) {
-            m = receive(client);
+            m = must_receive(client);
             assert_int_equal(m.attempt, attempt);
             assert_int_equal(m.size, sizeof(payload));
             assert_memory_equal(m.payload, payload, sizeof(payload));
@@ -637,8 +563,8 @@ static void K3_a_killed_broker_forgets_and_repeats_nothing(void **state)
     unsigned came[MESSAGES] = {0}, n = 0;
 
     daemon_start(d, small);
-    members[0] = member(d, NULL, NULL);
-    members[1] = member(d, NULL, NULL);
+    members[0] = job_member(d, NULL, NULL);
+    members[1] = job_member(d, NULL, NULL);
     publisher = daemon_open(d, NULL, MQC_PUBLISH_ONLY);
     for (unsigned i = 0; i < MESSAGES; i++) {
         if (i % 250 == 125) {
@@ -665,19 +591,19 @@ static void a_decision_that_a_killed_broker_had_not_read_holds(void **state)
     struct mqc_message one, two;
 
     daemon_start(d, small);
-    client = member(d, "me", NULL);
-    publish(client, "1");
-    publish(client, "2");
-    one = expect(client, "1", 1);
-    two = expect(client, "2", 1);
+    client = job_member(d, "me", NULL);
+    job_publish(client, "1");
+    job_publish(client, "2");
+    one = job_expect(client, "1", 1);
+    two = job_expect(client, "2", 1);
     daemon_pause(d);
     must(mqc_ack(client, &one));
     must(mqc_nack(client, &two, 0));
     must(mqc_flush(client));
     daemon_kill(d);
     daemon_restart(d);
-    expect_and_ack(client, "2", 2);
-    expect_nothing(client, "me");
+    job_expect_and_ack(client, "2", 2);
+    must_hear_nothing(client, "me");
     mqc_close(client);
 }
 
@@ -739,14 +665,14 @@ static void a_will_is_published_when_its_client_dies(void **state)
     must(mqc_subscribe(heir, "gone", 0));
     begin_life(&a, &t);
     actor_kill(&a);
-    m = receive(heir);
-    assert_true(says(&m, "last"));
+    m = must_receive(heir);
+    must_say(&m, "last");
     assert_int_equal(m.priority, 24);
     mqc_message_free(&m);
-    expect_nothing(heir, "heir");
+    must_hear_nothing(heir, "heir");
     must(mqc_subscribe(heir, "gone", 0)); /* it was kept */
-    m = receive(heir);
-    assert_true(says(&m, "last"));
+    m = must_receive(heir);
+    must_say(&m, "last");
     assert_int_equal(m.flags, MQC_M_RETAINED);
     mqc_message_free(&m);
     mqc_close(heir);
@@ -769,7 +695,7 @@ static void a_will_is_not_published_after_a_goodbye_or_when_it_was_taken_back(vo
     begin_life(&b, &changed);
     actor_kill(&b);
     PATIENCE_UNTIL(daemon_rows(d) == 1);
-    expect_nothing(heir, "heir");
+    must_hear_nothing(heir, "heir");
     mqc_close(heir);
 }
 
@@ -778,7 +704,6 @@ static void who_is_kicked_hears_it_and_so_do_the_heirs(void **state)
     struct daemon *d = *state;
     const struct testator t = {.instance = d->instance, .name = "victim", .first = "kicked"};
     struct mqc *heir;
-    struct mqc_message m;
     struct actor a;
 
     daemon_start(d, small);
@@ -786,9 +711,7 @@ static void who_is_kicked_hears_it_and_so_do_the_heirs(void **state)
     must(mqc_subscribe(heir, "gone", 0));
     begin_life(&a, &t);
     assert_int_equal(mqc_kick(heir, "victim"), 1);
-    m = receive(heir);
-    assert_true(says(&m, "kicked"));
-    mqc_message_free(&m);
+    must_hear(heir, "kicked");
     actor_hear(&a);
     assert_int_equal(mqc_kick(heir, "nobody"), -ESRCH);
     assert_int_equal(mqc_kick(heir, "#4000"), -ESRCH);
@@ -801,7 +724,6 @@ static void a_will_survives_the_broker(void **state)
     struct daemon *d = *state;
     const struct testator t = {.instance = d->instance, .first = "after all"};
     struct mqc *heir;
-    struct mqc_message m;
     struct actor a;
 
     daemon_start(d, small);
@@ -811,10 +733,8 @@ static void a_will_survives_the_broker(void **state)
     daemon_kill(d);
     actor_kill(&a);
     daemon_restart(d);
-    m = receive(heir);
-    assert_true(says(&m, "after all"));
-    mqc_message_free(&m);
-    expect_nothing(heir, "heir");
+    must_hear(heir, "after all");
+    must_hear_nothing(heir, "heir");
     mqc_close(heir);
 }
 
@@ -829,7 +749,7 @@ static void mqsub_writes_then_acknowledges(void **state)
     struct mqc *client;
 
     daemon_start(d, small);
-    client = member(d, "me", NULL);
+    client = job_member(d, "me", NULL);
     must(mqc_leave(client, "g"));
     PUBLISH("-t", "job/a", "-m", "one", "--confirm");
     PUBLISH("-t", "job/b", "-m", "two", "--confirm");
@@ -838,8 +758,8 @@ static void mqsub_writes_then_acknowledges(void **state)
     assert_int_equal(tool_wait(&sub), 0);
     assert_string_equal(sub.text, "job/a one 1\njob/b two 1\n");
     must(mqc_join(client, "g", NULL, NULL));
-    expect_and_ack(client, "three", 1); /* it was given it, but did not write it */
-    expect_nothing(client, "me");
+    job_expect_and_ack(client, "three", 1); /* it was given it, but did not write it */
+    must_hear_nothing(client, "me");
     mqc_close(client);
 }
 
@@ -850,13 +770,13 @@ static void mqsub_does_not_acknowledge_what_it_could_not_write(void **state)
     int status;
 
     daemon_start(d, small);
-    client = member(d, NULL, NULL);
+    client = job_member(d, NULL, NULL);
     must(mqc_leave(client, "g"));
-    publish(client, "x");
+    job_publish(client, "x");
     status = system(MQB_BIN_DIR "/mqsub -g g -C 1 >/dev/full 2>&1");
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
     must(mqc_join(client, "g", NULL, NULL));
-    expect_and_ack(client, "x", 1);
+    job_expect_and_ack(client, "x", 1);
     mqc_close(client);
 }
 
@@ -864,7 +784,6 @@ static void mqsub_does_what_the_exit_status_says(void **state)
 {
     struct daemon *d = *state;
     struct mqc *client;
-    struct mqc_message m;
 
     daemon_start(d, small);
     client = daemon_open(d, "me", 0);
@@ -882,11 +801,9 @@ static void mqsub_does_what_the_exit_status_says(void **state)
     PATIENCE_UNTIL(strstr(tool_out(&sub), "7 1\n7 2\n7 3\n") != NULL);
     PATIENCE_UNTIL(strstr(tool_err(&sub), "exited with 7; it comes again\n") != NULL);
     must(mqc_join(client, "$dead/g", NULL, NULL));
-    for (int i = 0; i < 3; i++) {
-        m = receive(client);
-        assert_true(says(&m, "65") || says(&m, "75") || says(&m, "7"));
-        mqc_message_free(&m);
-    }
+    must_hear(client, "65");
+    must_hear(client, "75");
+    must_hear(client, "7");
     tool_signal(&sub, SIGTERM);
     assert_int_equal(tool_wait(&sub), 1);
     mqc_close(client);
@@ -902,7 +819,7 @@ static void mqsub_waits_for_its_command_before_it_leaves(void **state)
 
     assert_true(fd >= 0);
     daemon_start(d, small);
-    client = member(d, "me", NULL);
+    client = job_member(d, "me", NULL);
     must(mqc_leave(client, "g"));
     /* It goes on when the file is gone. */
     snprintf(command, sizeof(command),
@@ -918,8 +835,8 @@ static void mqsub_waits_for_its_command_before_it_leaves(void **state)
     assert_int_equal(tool_wait(&sub), 0);
     assert_string_equal(sub.text, "begun\ndone\n");
     must(mqc_join(client, "g", NULL, NULL));
-    expect_and_ack(client, "y", 1);
-    expect_nothing(client, "me");
+    job_expect_and_ack(client, "y", 1);
+    must_hear_nothing(client, "me");
     mqc_close(client);
 }
 
@@ -935,14 +852,12 @@ static void mqpub_and_mqsub_leave_wills(void **state)
     TOOL(&pub, "mqpub", "-t", "gone/alive", "-l", "--will-topic", "gone/pub", "--will-payload",
          "bye", "--will-priority", "31");
     tool_feed(&pub, "here\n", 5);
-    m = receive(heir);
-    assert_true(says(&m, "here"));
-    mqc_message_free(&m);
+    must_hear(heir, "here");
     tool_signal(&pub, SIGKILL);
     assert_int_equal(tool_wait(&pub), -SIGKILL);
-    m = receive(heir);
+    m = must_receive(heir);
     assert_string_equal(m.topic, "gone/pub");
-    assert_true(says(&m, "bye"));
+    must_say(&m, "bye");
     assert_int_equal(m.priority, 31);
     mqc_message_free(&m);
 
@@ -953,7 +868,7 @@ static void mqpub_and_mqsub_leave_wills(void **state)
     tool_signal(&sub, SIGTERM);
     assert_int_equal(tool_wait(&sub), 0);
     PATIENCE_UNTIL(daemon_rows(d) == 1);
-    expect_nothing(heir, "heir");
+    must_hear_nothing(heir, "heir");
     mqc_close(heir);
 }
 
