@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "tests/peers/peers.h"
+#include "tests/peers/redis.h"
 #include "tests/peers/server.h"
 #include "tests/peers/sock.h"
 #include "tests/peers/window.h"
@@ -16,112 +17,72 @@
 enum {
     HALF = 128,             /* commands */
     HALF_BYTES = 128 << 10, /* or so many bytes are sent at once */
-    HEAD_SIZE = 64,
 };
 
-static const char socket_file[] = "redis.sock";
-
-struct redis {
+struct pubsub {
     struct server server;
     struct window *window;
 };
 
-struct redis_end {
-    struct redis *redis;
+struct pubsub_end {
+    struct pubsub *pubsub;
     struct sock sending; /* one connection each: who is subscribed may not publish */
     struct sock receiving;
-    char heads[CARRIER_CHANNELS][HEAD_SIZE]; /* of a PUBLISH to a channel, up to its payload */
-    unsigned gathered;                       /* commands that are not sent */
+    char heads[CARRIER_CHANNELS][REDIS_HEAD_SIZE]; /* of a PUBLISH to each channel */
+    unsigned gathered;                             /* commands that are not sent */
     size_t gathered_bytes;
     unsigned unanswered; /* that are */
 };
 
 /* ---- the server ---- */
 
-static int is_ready(const struct server *server, const void *context)
+static int pubsub_open(struct carrier *carrier, struct crew *crew)
 {
-    char path[SERVER_PATH_SIZE];
+    static const char *const options[] = {"--appendonly", "no", "--client-output-buffer-limit",
+                                          "pubsub 0 0 0", NULL};
+    struct pubsub *pubsub = calloc(1, sizeof *pubsub);
 
-    (void)context;
-    server_path(server, path, socket_file);
-    return sock_answers_unix(path);
-}
-
-static int redis_open(struct carrier *carrier, struct crew *crew)
-{
-    struct redis *redis = calloc(1, sizeof *redis);
-    char path[SERVER_PATH_SIZE];
-
-    carrier->state = redis;
-    if (redis == NULL) {
+    carrier->state = pubsub;
+    if (pubsub == NULL) {
         return bench_fail("out of memory");
     }
-    redis->window = window_new(carrier);
-    if (redis->window == NULL || server_prepare(&redis->server, "redis-server") < 0) {
+    pubsub->window = window_new(carrier);
+    if (pubsub->window == NULL || server_prepare(&pubsub->server, "redis-server") < 0) {
         return -1;
     }
-    server_path(&redis->server, path, socket_file);
-
-    const char *const arguments[] = {
-        "redis-server",
-        "--port",
-        "0",
-        "--unixsocket",
-        path,
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-        "--client-output-buffer-limit",
-        "pubsub 0 0 0",
-        "--dir",
-        redis->server.folder,
-        NULL,
-    };
-    if (server_start(&redis->server, arguments, is_ready, NULL) < 0) {
-        return -1;
-    }
-    carrier->hub = redis->server.pid;
-    carrier->starting = redis->server.starting;
-    crew_watch(crew, "redis-server", redis->server.pidfd);
-    return 0;
+    return redis_start(&pubsub->server, carrier, crew, pubsub->server.folder, options);
 }
 
-static void redis_close(struct carrier *carrier)
+static void pubsub_close(struct carrier *carrier)
 {
-    struct redis *redis = carrier->state;
+    struct pubsub *pubsub = carrier->state;
 
-    if (redis != NULL) {
-        server_stop(&redis->server);
-        window_free(redis->window);
-        free(redis);
+    if (pubsub != NULL) {
+        server_stop(&pubsub->server);
+        window_free(pubsub->window);
+        free(pubsub);
         carrier->state = NULL;
     }
 }
 
 /* ---- a client ---- */
 
-static void redis_leave(struct carrier_end *end)
+static void pubsub_leave(struct carrier_end *end)
 {
-    struct redis_end *state = end->state;
+    struct pubsub_end *state = end->state;
 
     sock_close(&state->sending);
     sock_close(&state->receiving);
     free(state);
 }
 
-static int put_text(struct sock *sock, const char *text)
-{
-    return sock_put(sock, text, strlen(text));
-}
-
 /* The answer: *3, $9, subscribe, $1, the channel, :1. */
 static int subscribe(struct sock *sock, unsigned channel)
 {
-    char command[HEAD_SIZE];
+    char command[REDIS_HEAD_SIZE];
 
     snprintf(command, sizeof command, "*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\n%u\r\n", channel);
-    if (put_text(sock, command) < 0) {
+    if (sock_put(sock, command, strlen(command)) < 0) {
         return -1;
     }
     for (unsigned line = 0; line < 6; line++) {
@@ -138,27 +99,25 @@ static int subscribe(struct sock *sock, unsigned channel)
     return 0;
 }
 
-static int redis_join(struct carrier_end *end)
+static int pubsub_join(struct carrier_end *end)
 {
-    struct redis *redis = end->carrier->state;
-    struct redis_end *state = calloc(1, sizeof *state);
-    char path[SERVER_PATH_SIZE];
+    struct pubsub *pubsub = end->carrier->state;
+    struct pubsub_end *state = calloc(1, sizeof *state);
 
     if (state == NULL) {
         return bench_fail("out of memory");
     }
     end->state = state;
-    state->redis = redis;
+    state->pubsub = pubsub;
     state->sending.fd = -1;
     state->receiving.fd = -1;
     for (unsigned i = 0; i < CARRIER_CHANNELS; i++) {
-        snprintf(state->heads[i], HEAD_SIZE, "*3\r\n$7\r\nPUBLISH\r\n$1\r\n%u\r\n$%zu\r\n", i,
+        snprintf(state->heads[i], REDIS_HEAD_SIZE, "*3\r\n$7\r\nPUBLISH\r\n$1\r\n%u\r\n$%zu\r\n", i,
                  end->carrier->options->size);
     }
-    server_path(&redis->server, path, socket_file);
-    if (((end->use & CARRIER_SEND) != 0 && sock_open_unix(&state->sending, path) < 0) ||
+    if (((end->use & CARRIER_SEND) != 0 && redis_connect(&pubsub->server, &state->sending) < 0) ||
         ((end->use & CARRIER_RECEIVE) != 0 &&
-         (sock_open_unix(&state->receiving, path) < 0 ||
+         (redis_connect(&pubsub->server, &state->receiving) < 0 ||
           subscribe(&state->receiving, end->carrier->channels[end->receiver]) < 0))) {
         carrier_leave(end);
         return -1;
@@ -167,25 +126,21 @@ static int redis_join(struct carrier_end *end)
 }
 
 /* Read answers until at most `most` are missing. */
-static int read_answers(struct redis_end *state, unsigned most)
+static int read_answers(struct pubsub_end *state, unsigned most)
 {
     while (state->unanswered > most) {
-        int size = sock_need_line(&state->sending);
+        uint64_t receivers;
 
-        if (size < 0) {
+        if (redis_need_number(&state->sending, ':', &receivers) < 0) {
             return -1;
         }
-        if (sock_in(&state->sending)[0] != ':') {
-            return bench_fail("redis: %.*s", size, (const char *)sock_in(&state->sending));
-        }
-        sock_skip(&state->sending, (size_t)size + 2);
         state->unanswered--;
     }
     return 0;
 }
 
 /* Send what has gathered, when of what was sent before at most `most` answers are missing. */
-static int send_gathered(struct redis_end *state, unsigned most)
+static int send_gathered(struct pubsub_end *state, unsigned most)
 {
     unsigned gathered = state->gathered;
 
@@ -198,87 +153,61 @@ static int send_gathered(struct redis_end *state, unsigned most)
     return 0;
 }
 
-static int redis_flush(struct carrier_end *end)
+static int pubsub_flush(struct carrier_end *end)
 {
-    struct redis_end *state = end->state;
+    struct pubsub_end *state = end->state;
 
     return send_gathered(state, HALF) < 0 ? -1 : read_answers(state, 0);
 }
 
-static int redis_send(struct carrier_end *end, unsigned channel, const void *bytes, size_t size,
-                      unsigned priority)
+static int pubsub_send(struct carrier_end *end, unsigned channel, const void *bytes, size_t size,
+                       unsigned priority)
 {
-    struct redis_end *state = end->state;
+    struct pubsub_end *state = end->state;
 
     (void)priority;
-    if (window_wait(state->redis->window, end, bytes, size) < 0 ||
-        put_text(&state->sending, state->heads[channel]) < 0 ||
-        sock_put(&state->sending, bytes, size) < 0 || sock_put(&state->sending, "\r\n", 2) < 0) {
+    if (window_wait(state->pubsub->window, end, bytes, size) < 0 ||
+        redis_put(&state->sending, state->heads[channel], bytes, size) < 0) {
         return -1;
     }
     state->gathered++;
     state->gathered_bytes += size;
     if ((end->use & CARRIER_BATCH) == 0) {
-        return redis_flush(end);
+        return pubsub_flush(end);
     }
     return state->gathered < HALF && state->gathered_bytes < HALF_BYTES
                ? 0
                : send_gathered(state, HALF);
 }
 
-/* One line of a push: its marker, and the number behind it. */
-static int need_number(struct sock *sock, char marker, size_t *number)
-{
-    int size = sock_need_line(sock);
-
-    if (size < 0) {
-        return -1;
-    }
-    if (sock_in(sock)[0] != (unsigned char)marker) {
-        return bench_fail("redis: %.*s", size, (const char *)sock_in(sock));
-    }
-    *number = 0;
-    for (int i = 1; i < size; i++) {
-        *number = *number * 10 + (size_t)(sock_in(sock)[i] - '0');
-    }
-    sock_skip(sock, (size_t)size + 2);
-    return 0;
-}
-
-static int redis_receive(struct carrier_end *end, struct carrier_message *message)
+static int pubsub_receive(struct carrier_end *end, struct carrier_message *message)
 {
     static const char between[] = "$7\r\nmessage\r\n$1\r\n0\r\n";
-    struct redis_end *state = end->state;
+    struct pubsub_end *state = end->state;
     struct sock *sock = &state->receiving;
-    size_t number;
-    size_t size;
+    uint64_t number;
+    uint64_t size;
 
-    if (need_number(sock, '*', &number) < 0 || sock_need(sock, sizeof between - 1) < 0) {
+    if (redis_need_number(sock, '*', &number) < 0 || sock_need(sock, sizeof between - 1) < 0) {
         return -1;
     }
     sock_skip(sock, sizeof between - 1);
-    if (need_number(sock, '$', &size) < 0 || sock_need(sock, size + 2) < 0) {
+    if (redis_need_number(sock, '$', &size) < 0 || sock_need(sock, size + 2) < 0) {
         return -1;
     }
     *message = (struct carrier_message){.bytes = sock_in(sock), .size = size};
     sock_skip(sock, size + 2);
-    window_take(state->redis->window, end->receiver, message->bytes, size);
+    window_take(state->pubsub->window, end->receiver, message->bytes, size);
     return 0;
 }
 
-static size_t redis_payload_max(const struct carrier_end *end)
-{
-    (void)end;
-    return 512u << 20;
-}
-
 const struct carrier_kind peer_redis = {
-    .open = redis_open,
-    .close = redis_close,
-    .join = redis_join,
-    .send = redis_send,
-    .flush = redis_flush,
-    .receive = redis_receive,
-    .leave = redis_leave,
+    .open = pubsub_open,
+    .close = pubsub_close,
+    .join = pubsub_join,
+    .send = pubsub_send,
+    .flush = pubsub_flush,
+    .receive = pubsub_receive,
+    .leave = pubsub_leave,
     .payload_max = redis_payload_max,
 };
