@@ -26,13 +26,14 @@ struct verb {
     struct options_program program;
     const char *operand; /* what it takes, for a sentence */
     int64_t (*act)(struct mqc *client, const char *whom);
-    void (*tell)(const char *whom, int64_t count);
+    void (*tell)(const struct verb *verb, const char *whom, int64_t count);
+    const char *one; /* what it was done to, counted: "message was removed" */
+    const char *many;
 };
 
-/* "1 message", "2 messages" */
-static void put_count(int64_t count, const char *one, const char *many)
+static const char *counted(const struct verb *verb, int64_t count)
 {
-    printf("%" PRId64 " %s", count, count == 1 ? one : many);
+    return count == 1 ? verb->one : verb->many;
 }
 
 static int act(const struct verb *verb, const char *instance, const char *whom)
@@ -48,7 +49,7 @@ static int act(const struct verb *verb, const char *instance, const char *whom)
     mqc_close(client);
     if (count < 0)
         return count == -ETIMEDOUT ? OPTIONS_EXIT_TIMEOUT : EXIT_FAILURE;
-    verb->tell(whom, count);
+    verb->tell(verb, whom, count);
     if (fflush(stdout) != 0)
         err(EXIT_FAILURE, "standard output");
     return EXIT_SUCCESS;
@@ -69,8 +70,9 @@ static int run(const struct verb *verb, int argc, char **argv)
 
 /* ---- Kick ---- */
 
-static void tell_kicked(const char *whom, int64_t count)
+static void tell_kicked(const struct verb *verb, const char *whom, int64_t count)
 {
+    (void)verb;
     (void)count;
     printf("%s: its session was ended\n", whom);
 }
@@ -103,55 +105,48 @@ int mqctl_kick(int argc, char **argv)
 
 #define EXIT_STATUS_GROUP "\nExit status: 0 done, 1 error (such as: no such group), " EXIT_STATUS
 
-static void tell_purged(const char *group, int64_t count)
+/* Of a verb that takes no options. */
+#define GROUP_PROGRAM(its_name, its_purpose, see)                                                  \
+    {                                                                                              \
+        .name = (its_name), .usage = "[--instance NAME] GROUP", .purpose = (its_purpose),          \
+        .entries = no_entries, .more = see EXIT_STATUS_GROUP,                                      \
+    }
+
+static void tell_count(const struct verb *verb, const char *group, int64_t count)
 {
-    printf("%s: ", group);
-    put_count(count, "message was", "messages were");
-    puts(" removed");
+    printf("%s: %" PRId64 " %s\n", group, count, counted(verb, count));
 }
 
 int mqctl_purge(int argc, char **argv)
 {
     static const struct verb purge = {
-        .program =
-            {
-                .name = "mqctl purge",
-                .usage = "[--instance NAME] GROUP",
-                .purpose = "Throw away the messages that wait in a group, or with '$dead/GROUP' "
-                           "its dead\nletters. Those that a member has at this moment stay.",
-                .entries = no_entries,
-                .more = "mqctl peek shows what would go." EXIT_STATUS_GROUP,
-            },
+        .program = GROUP_PROGRAM("mqctl purge",
+                                 "Throw away the messages that wait in a group, or with "
+                                 "'$dead/GROUP' its dead\nletters. Those that a member has at this "
+                                 "moment stay.",
+                                 "mqctl peek shows what would go."),
         .operand = "the group",
         .act = mqc_purge,
-        .tell = tell_purged,
+        .tell = tell_count,
+        .one = "message was removed",
+        .many = "messages were removed",
     };
 
     return run(&purge, argc, argv);
 }
 
-static void tell_requeued(const char *group, int64_t count)
-{
-    printf("%s: ", group);
-    put_count(count, "dead letter is", "dead letters are");
-    puts(" back");
-}
-
 int mqctl_requeue(int argc, char **argv)
 {
     static const struct verb requeue = {
-        .program =
-            {
-                .name = "mqctl requeue",
-                .usage = "[--instance NAME] GROUP",
-                .purpose = "Give a group its dead letters back, as if they had never been tried: "
-                           "they are\ndelivered again.",
-                .entries = no_entries,
-                .more = "mqctl peek '$dead/GROUP' shows them." EXIT_STATUS_GROUP,
-            },
+        .program = GROUP_PROGRAM("mqctl requeue",
+                                 "Give a group its dead letters back, as if they had never been "
+                                 "tried: they are\ndelivered again.",
+                                 "mqctl peek '$dead/GROUP' shows them."),
         .operand = "the group",
         .act = mqc_requeue,
-        .tell = tell_requeued,
+        .tell = tell_count,
+        .one = "dead letter is back",
+        .many = "dead letters are back",
     };
 
     return run(&requeue, argc, argv);
@@ -176,13 +171,11 @@ static uint64_t messages_of(const char *instance, const char *group)
     return n;
 }
 
-static void tell_removed(const char *group, int64_t count)
+static void tell_removed(const struct verb *verb, const char *group, int64_t count)
 {
     printf("%s: removed", group);
-    if (count > 0) {
-        fputs(", with ", stdout);
-        put_count(count, "message", "messages");
-    }
+    if (count > 0)
+        printf(", with %" PRId64 " %s", count, counted(verb, count));
     putchar('\n');
 }
 
@@ -206,6 +199,8 @@ int mqctl_remove(int argc, char **argv)
         .operand = "the group",
         .act = mqc_remove_group,
         .tell = tell_removed,
+        .one = "message",
+        .many = "messages",
     };
     struct options options;
     const char *group, *instance;
