@@ -1,20 +1,65 @@
 /* The configuration: every key in its range, every mistake with its place, nothing half taken over.
  */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <unistd.h>
-
 #include "broker/config.h"
+
+#define KEY(field)                                                                                 \
+    {                                                                                              \
+        .name = #field, .offset = offsetof(struct config, field)                                   \
+    }
+
+static const struct {
+    const char *name;
+    size_t offset;
+} keys[] = {KEY(max_clients),   KEY(queue_depth),    KEY(store_size),        KEY(references),
+            KEY(pool_max),      KEY(topic_rows),     KEY(max_subscriptions), KEY(backlog_size),
+            KEY(stall_timeout), KEY(retained_size),  KEY(poll_usec),         KEY(overflow),
+            KEY(log_level),     KEY(max_groups),     KEY(journal),           KEY(journal_segment),
+            KEY(journal_size),  KEY(sync),           KEY(group_size),        KEY(group_overflow),
+            KEY(ack_timeout),   KEY(delivery_limit), KEY(group_linger),      KEY(aging),
+            KEY(sync_interval)};
+enum { N_KEYS = sizeof(keys) / sizeof(keys[0]) };
+
+static const struct config defaults = {
+    .max_clients = 32,
+    .queue_depth = 0,
+    .store_size = 64 << 20,
+    .references = 2097152,
+    .pool_max = 256 << 20,
+    .topic_rows = 1024,
+    .max_subscriptions = 16384,
+    .backlog_size = 8 << 20,
+    .stall_timeout = 5000,
+    .retained_size = 0,
+    .poll_usec = 50,
+    .overflow = CONFIG_DROP_OLDEST,
+    .log_level = CONFIG_LOG_INFO,
+    .max_groups = 64,
+    .journal = "",
+    .journal_segment = 16 << 20,
+    .journal_size = 1 << 30,
+    .sync = CONFIG_SYNC_ALWAYS,
+    .group_size = 16 << 20,
+    .group_overflow = CONFIG_DROP_NEWEST,
+    .ack_timeout = 30000,
+    .delivery_limit = 5,
+    .group_linger = 60000,
+    .aging = 0,
+    .sync_interval = 100,
+};
 
 static struct config parse(const char *text)
 {
@@ -26,17 +71,50 @@ static struct config parse(const char *text)
     return config;
 }
 
+static int64_t number_at(const struct config *config, size_t offset)
+{
+    int64_t number;
+
+    memcpy(&number, (const char *)config + offset, sizeof(number));
+    return number;
+}
+
+static void assert_same(const struct config *config, const struct config *expected)
+{
+    assert_string_equal(config->journal, expected->journal);
+    for (size_t i = 0; i < N_KEYS; i++)
+        if (keys[i].offset != offsetof(struct config, journal) &&
+            number_at(config, keys[i].offset) != number_at(expected, keys[i].offset))
+            fail_msg("%s is %" PRId64 ", not %" PRId64, keys[i].name,
+                     number_at(config, keys[i].offset), number_at(expected, keys[i].offset));
+    assert_memory_equal(config, expected, sizeof(*config)); /* also what is not in the table */
+}
+
+/* For what must leave a configuration as it was. */
+static struct config marked(void)
+{
+    struct config config;
+
+    memset(&config, 0x5a, sizeof(config));
+    return config;
+}
+
+static void assert_marked(const struct config *config)
+{
+    const struct config expected = marked();
+
+    assert_memory_equal(config, &expected, sizeof(expected));
+}
+
 /* `sentence` is all of the error. */
 static void assert_error(const char *text, const char *sentence)
 {
-    struct config config, before;
+    struct config config = marked();
     struct config_error error = {""};
 
-    memset(&before, 0x5a, sizeof(before));
-    config = before;
     assert_int_equal(config_parse(&config, text, "t.conf", &error), -EINVAL);
     assert_string_equal(error.text, sentence);
-    assert_memory_equal(&config, &before, sizeof(config));
+    assert_marked(&config);
 }
 
 /* The error begins so. */
@@ -54,40 +132,43 @@ static void assert_error_at(const char *text, const char *beginning)
 
 static void an_empty_file_means_the_defaults(void **state)
 {
-    struct config config = parse(""), defaults;
+    struct config config = parse(""), defaulted;
 
     (void)state;
-    config_default(&defaults);
-    assert_memory_equal(&config, &defaults, sizeof(config));
-    assert_int_equal(config.max_clients, 32);
-    assert_int_equal(config.queue_depth, 0);
-    assert_int_equal(config.store_size, 64 << 20);
-    assert_int_equal(config.references, 2097152);
-    assert_int_equal(config.pool_max, 256 << 20);
-    assert_int_equal(config.topic_rows, 1024);
-    assert_int_equal(config.max_subscriptions, 16384);
-    assert_int_equal(config.backlog_size, 8 << 20);
-    assert_int_equal(config.stall_timeout, 5000);
-    assert_int_equal(config.retained_size, 0);
-    assert_int_equal(config.poll_usec, 50);
-    assert_int_equal(config.overflow, CONFIG_DROP_OLDEST);
-    assert_int_equal(config.log_level, CONFIG_LOG_INFO);
-    assert_int_equal(config.max_groups, 64);
-    assert_string_equal(config.journal, "");
-    assert_int_equal(config.journal_segment, 16 << 20);
-    assert_int_equal(config.journal_size, 1 << 30);
-    assert_int_equal(config.sync, CONFIG_SYNC_ALWAYS);
-    assert_int_equal(config.group_size, 16 << 20);
-    assert_int_equal(config.group_overflow, CONFIG_DROP_NEWEST);
-    assert_int_equal(config.ack_timeout, 30000);
-    assert_int_equal(config.delivery_limit, 5);
-    assert_int_equal(config.group_linger, 60000);
-    assert_int_equal(config.aging, 0);
-    assert_int_equal(config.sync_interval, 100);
+    assert_same(&config, &defaults);
+    config_default(&defaulted);
+    assert_same(&defaulted, &defaults);
 }
 
 static void every_key_is_taken(void **state)
 {
+    static const struct config expected = {
+        .max_clients = 64,
+        .queue_depth = 32,
+        .store_size = 256 << 20,
+        .references = 1000000,
+        .pool_max = INT64_C(2) << 30,
+        .topic_rows = 4096,
+        .max_subscriptions = 100,
+        .backlog_size = 1 << 20,
+        .stall_timeout = 200,
+        .retained_size = 16 << 20,
+        .poll_usec = 0,
+        .overflow = CONFIG_DISCONNECT,
+        .log_level = CONFIG_LOG_DEBUG,
+        .max_groups = 8,
+        .journal = "/var/lib/mqbroker",
+        .journal_segment = 1 << 20,
+        .journal_size = 8 << 20,
+        .sync = CONFIG_SYNC_INTERVAL,
+        .group_size = 32 << 10,
+        .group_overflow = CONFIG_BLOCK,
+        .ack_timeout = 60000,
+        .delivery_limit = 3,
+        .group_linger = 2000,
+        .aging = 10000,
+        .sync_interval = 1000,
+    };
     struct config config = parse("max_clients = 64;\n"
                                  "queue_depth = 32;\n"
                                  "store_size = \"256M\";\n"
@@ -115,31 +196,7 @@ static void every_key_is_taken(void **state)
                                  "sync_interval = \"1s\";\n");
 
     (void)state;
-    assert_int_equal(config.max_clients, 64);
-    assert_int_equal(config.queue_depth, 32);
-    assert_int_equal(config.store_size, 256 << 20);
-    assert_int_equal(config.references, 1000000);
-    assert_int_equal(config.pool_max, INT64_C(2) << 30);
-    assert_int_equal(config.topic_rows, 4096);
-    assert_int_equal(config.max_subscriptions, 100);
-    assert_int_equal(config.backlog_size, 1 << 20);
-    assert_int_equal(config.stall_timeout, 200);
-    assert_int_equal(config.retained_size, 16 << 20);
-    assert_int_equal(config.poll_usec, 0);
-    assert_int_equal(config.overflow, CONFIG_DISCONNECT);
-    assert_int_equal(config.log_level, CONFIG_LOG_DEBUG);
-    assert_int_equal(config.max_groups, 8);
-    assert_string_equal(config.journal, "/var/lib/mqbroker");
-    assert_int_equal(config.journal_segment, 1 << 20);
-    assert_int_equal(config.journal_size, 8 << 20);
-    assert_int_equal(config.sync, CONFIG_SYNC_INTERVAL);
-    assert_int_equal(config.group_size, 32 << 10);
-    assert_int_equal(config.group_overflow, CONFIG_BLOCK);
-    assert_int_equal(config.ack_timeout, 60000);
-    assert_int_equal(config.delivery_limit, 3);
-    assert_int_equal(config.group_linger, 2000);
-    assert_int_equal(config.aging, 10000);
-    assert_int_equal(config.sync_interval, 1000);
+    assert_same(&config, &expected);
 }
 
 static void sizes_are_bytes_or_have_a_binary_unit(void **state)
@@ -441,16 +498,14 @@ static void put(const void *text, size_t size)
 /* The error is the file's path and this. */
 static void assert_load_error(const char *file, int expected, const char *rest)
 {
-    struct config config, before;
+    struct config config = marked();
     struct config_error error = {""};
     char sentence[512];
 
-    memset(&before, 0x5a, sizeof(before));
-    config = before;
     assert_int_equal(config_load(&config, file, &error), expected);
     snprintf(sentence, sizeof(sentence), "%s%s", file, rest);
     assert_string_equal(error.text, sentence);
-    assert_memory_equal(&config, &before, sizeof(config));
+    assert_marked(&config);
 }
 
 static void a_file_is_read(void **state)
@@ -494,20 +549,13 @@ static void a_configuration_includes_no_other_file(void **state)
     parse("# @include \"/etc/passwd\"\n/*\n@include \"x\"\n*/");
 }
 
-static const char *const all_keys[] = {
-    "max_clients",     "queue_depth",       "store_size",   "references",    "pool_max",
-    "topic_rows",      "max_subscriptions", "backlog_size", "stall_timeout", "retained_size",
-    "poll_usec",       "overflow",          "log_level",    "max_groups",    "journal",
-    "journal_segment", "journal_size",      "sync",         "group_size",    "group_overflow",
-    "ack_timeout",     "delivery_limit",    "group_linger", "aging",         "sync_interval"};
-
 /* `text` has each key between these two. */
 static void assert_names_all_keys(const char *text, const char *before, const char *after)
 {
     char key[80];
 
-    for (size_t i = 0; i < sizeof(all_keys) / sizeof(all_keys[0]); i++) {
-        snprintf(key, sizeof(key), "%s%s%s", before, all_keys[i], after);
+    for (size_t i = 0; i < N_KEYS; i++) {
+        snprintf(key, sizeof(key), "%s%s%s", before, keys[i].name, after);
         if (strstr(text, key) == NULL)
             fail_msg("\"%s\" is not explained", key);
     }
@@ -529,20 +577,19 @@ static char *source(const char *name)
 static void the_shipped_file_equals_the_defaults(void **state)
 {
     struct config_error error = {""};
-    struct config shipped, defaults;
+    struct config shipped;
 
     (void)state;
-    config_default(&defaults);
     if (config_load(&shipped, MQB_SOURCE_DIR "/conf/mqbroker.conf", &error) != 0)
         fail_msg("%s", error.text);
-    assert_memory_equal(&shipped, &defaults, sizeof(shipped));
+    assert_same(&shipped, &defaults);
 }
 
 /* In it "#key = value;" is a key to uncomment, "# words" are words. */
 static void the_shipped_file_means_the_same_when_it_is_uncommented(void **state)
 {
     char *text = source(MQB_SOURCE_DIR "/conf/mqbroker.conf");
-    struct config shipped, defaults;
+    struct config shipped;
 
     (void)state;
     assert_names_all_keys(text, "\n#", " = ");
@@ -550,8 +597,7 @@ static void the_shipped_file_means_the_same_when_it_is_uncommented(void **state)
         if (p[2] >= 'a' && p[2] <= 'z')
             p[1] = ' ';
     shipped = parse(text);
-    config_default(&defaults);
-    assert_memory_equal(&shipped, &defaults, sizeof(shipped));
+    assert_same(&shipped, &defaults);
     free(text);
 }
 
@@ -566,87 +612,63 @@ static void the_manual_explains_every_key(void **state)
 
 /* ---- Reload ---- */
 
-struct kept {
-    unsigned n;
-    char keys[200];
+struct reloaded {
+    struct config config;
+    char kept[200]; /* keys */
 };
 
 static void note(const char *key, void *context)
 {
-    struct kept *kept = context;
+    struct reloaded *r = context;
+    size_t length = strlen(r->kept);
 
-    size_t length = strlen(kept->keys);
+    snprintf(r->kept + length, sizeof(r->kept) - length, "%s ", key);
+}
 
-    kept->n++;
-    snprintf(kept->keys + length, sizeof(kept->keys) - length, "%s ", key);
+/* What becomes of the defaults. */
+static struct reloaded reload(const char *text)
+{
+    struct reloaded r = {.config = defaults};
+    struct config fresh = parse(text);
+
+    config_reload(&r.config, &fresh, note, &r);
+    return r;
 }
 
 static void reload_takes_what_may_change_and_names_what_may_not(void **state)
 {
-    struct config config, fresh;
-    struct kept kept = {0};
+#define AT_START                                                                                   \
+    "max_clients = 64; queue_depth = 20; store_size = \"128M\"; references = 500000;"              \
+    "pool_max = \"1G\"; topic_rows = 7; max_groups = 1; journal = \"/j\";"                         \
+    "journal_segment = \"1M\"; journal_size = \"5M\"; sync = \"never\";"
+#define AT_ANY_TIME                                                                                \
+    "max_subscriptions = 8; backlog_size = \"9M\"; stall_timeout = \"1s\";"                        \
+    "retained_size = \"10M\"; poll_usec = 11; overflow = \"disconnect\"; log_level = \"error\";"   \
+    "group_size = \"1M\"; group_overflow = \"block\"; ack_timeout = \"1s\"; delivery_limit = 1;"   \
+    "group_linger = \"1s\"; aging = \"1s\"; sync_interval = \"1s\";"
+    struct reloaded r = reload(AT_START AT_ANY_TIME);
+    struct config expected = parse(AT_ANY_TIME);
 
     (void)state;
-    config_default(&config);
-    fresh =
-        parse("max_clients = 64; queue_depth = 20; store_size = \"128M\"; references = 500000;"
-              "pool_max = \"1G\"; topic_rows = 7; max_subscriptions = 8; backlog_size = "
-              "\"9M\"; stall_timeout = \"1s\";"
-              "retained_size = \"10M\"; poll_usec = 11; overflow = \"disconnect\";"
-              "log_level = \"error\"; max_groups = 1; journal = \"/j\"; journal_segment = \"1M\";"
-              "journal_size = \"5M\"; sync = \"never\"; group_size = \"1M\";"
-              "group_overflow = \"block\"; ack_timeout = \"1s\"; delivery_limit = 1;"
-              "group_linger = \"1s\"; aging = \"1s\"; sync_interval = \"1s\";");
-    config_reload(&config, &fresh, note, &kept);
-    assert_string_equal(kept.keys,
-                        "max_clients queue_depth store_size references pool_max topic_rows "
-                        "max_groups journal journal_segment journal_size sync ");
-    assert_int_equal(config.max_clients, 32);
-    assert_int_equal(config.store_size, 64 << 20);
-    assert_int_equal(config.max_subscriptions, 8);
-    assert_int_equal(config.backlog_size, 9 << 20);
-    assert_int_equal(config.stall_timeout, 1000);
-    assert_int_equal(config.retained_size, 10 << 20);
-    assert_int_equal(config.poll_usec, 11);
-    assert_int_equal(config.overflow, CONFIG_DISCONNECT);
-    assert_int_equal(config.log_level, CONFIG_LOG_ERROR);
-    assert_int_equal(config.max_groups, 64);
-    assert_string_equal(config.journal, "");
-    assert_int_equal(config.journal_segment, 16 << 20);
-    assert_int_equal(config.sync, CONFIG_SYNC_ALWAYS);
-    assert_int_equal(config.group_size, 1 << 20);
-    assert_int_equal(config.group_overflow, CONFIG_BLOCK);
-    assert_int_equal(config.ack_timeout, 1000);
-    assert_int_equal(config.delivery_limit, 1);
-    assert_int_equal(config.group_linger, 1000);
-    assert_int_equal(config.aging, 1000);
-    assert_int_equal(config.sync_interval, 1000);
+    assert_string_equal(r.kept, "max_clients queue_depth store_size references pool_max topic_rows "
+                                "max_groups journal journal_segment journal_size sync ");
+    assert_same(&r.config, &expected);
 }
 
 static void reload_of_the_same_is_silent(void **state)
 {
-    struct config config, fresh;
-    struct kept kept = {0};
-
     (void)state;
-    config_default(&config);
-    config_default(&fresh);
-    config_reload(&config, &fresh, note, &kept);
-    assert_int_equal(kept.n, 0);
+    assert_string_equal(reload("").kept, "");
 }
 
 static void reload_keeps_a_retained_size_that_fits_only_the_next_start(void **state)
 {
-    struct config config, fresh;
-    struct kept kept = {0};
+    struct reloaded r = reload("store_size = \"1G\"; retained_size = \"100M\"; poll_usec = 3;");
 
     (void)state;
-    config_default(&config);
-    fresh = parse("store_size = \"1G\"; retained_size = \"100M\"; poll_usec = 3;");
-    config_reload(&config, &fresh, note, &kept);
-    assert_string_equal(kept.keys, "store_size retained_size ");
-    assert_int_equal(config.retained_size, 0);
-    assert_int_equal(config.poll_usec, 3);
+    assert_string_equal(r.kept, "store_size retained_size ");
+    assert_int_equal(r.config.retained_size, 0);
+    assert_int_equal(r.config.poll_usec, 3);
 }
 
 int main(void)
