@@ -56,13 +56,6 @@ static void join(struct rig *r, uint16_t row, uint16_t prefetch)
     join_with(r, row, &(struct join){.group = "jobs", .filter = "job/#", .prefetch = prefetch});
 }
 
-static void subscribe(struct rig *r, uint16_t row, const char *filter)
-{
-    rig_subscribe(r, row, filter);
-    rig_turn(r);
-    expect_answer(r, row, WIRE_C_OK, 0, 1);
-}
-
 /* Its goodbye, and the effect of it. */
 static void leave(struct rig *r, uint16_t row)
 {
@@ -189,7 +182,7 @@ static void L3_a_group_is_a_delivery_of_its_own(void **state)
     uint16_t a = expect_session(r, "a"), p = expect_session(r, "p");
 
     join(r, a, 4);
-    subscribe(r, a, "job/#");
+    expect_subscribed(r, a, "job/#");
     publish(r, p, 8, "1");
     expect_message(r, a, "job/a", "1");
     do_job(r, a, "1", 0);
@@ -698,7 +691,7 @@ static void K6_a_will_is_published_once_when_its_session_dies(void **state)
     struct rig *r = *state;
     uint16_t a = expect_session(r, "a"), b = expect_session(r, "b");
 
-    subscribe(r, b, "gone/#");
+    expect_subscribed(r, b, "gone/#");
     set_will(r, a, "gone/x", "first", 0);
     set_will(r, a, "gone/a", "last", WIRE_F_RETAIN);
     assert_int_equal(rig_restart(r), 0);
@@ -715,7 +708,7 @@ static void a_goodbye_takes_the_will_along(void **state)
     struct rig *r = *state;
     uint16_t a = expect_session(r, "a"), b = expect_session(r, "b");
 
-    subscribe(r, b, "gone/#");
+    expect_subscribed(r, b, "gone/#");
     set_will(r, a, "gone/a", "last", 0);
     leave(r, a);
     expect_nothing(r, b);
@@ -726,7 +719,7 @@ static void K6_and_so_it_does_if_the_broker_dies_before_it_is_carried_out(void *
     struct rig *r = *state;
     uint16_t a = expect_session(r, "a"), b = expect_session(r, "b");
 
-    subscribe(r, b, "gone/#");
+    expect_subscribed(r, b, "gone/#");
     set_will(r, a, "gone/a", "last", 0);
     rig_bye(r, a);
     assert_int_equal(rig_restart(r), 0);

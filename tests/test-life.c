@@ -17,16 +17,6 @@
 
 enum { ENDING_LIMIT = 200000000 }; /* nanoseconds (L1) */
 
-static uint16_t subscriber(struct rig *r, const char *name, const char *filter)
-{
-    uint16_t row = expect_session(r, name);
-
-    rig_subscribe(r, row, filter);
-    rig_turn(r);
-    expect_answer(r, row, WIRE_C_OK, 0, 1);
-    return row;
-}
-
 /* From now on nothing is sent to it: its queue is full for good. */
 static void block(struct rig *r, uint16_t row)
 {
@@ -111,7 +101,7 @@ static void a_session_whose_queue_cannot_be_made_leaves_nothing(void **state)
 static void what_the_board_says_of_a_row_is_about_its_session_alone(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct board_row *row = board_row(r->memory.board, a);
 
     rig_publish(r, a, 5, "t", "x");
@@ -137,8 +127,8 @@ static void what_the_board_says_of_a_row_is_about_its_session_alone(void **state
 static void L1_a_death_takes_effect_when_the_request_queues_were_empty(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
-    uint16_t b = subscriber(r, "b", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
+    uint16_t b = expect_subscriber(r, "b", "t");
 
     life_died(&r->engine, a);
     life_died(&r->engine, a);
@@ -209,7 +199,7 @@ static void L1_time_in_which_requests_wait_for_the_disk_does_not_count(void **st
 static void a_session_that_ends_leaves_nothing(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t/#");
+    uint16_t a = expect_subscriber(r, "a", "t/#");
     uint16_t b = expect_session(r, "b");
 
     block(r, a);
@@ -250,7 +240,7 @@ static void requests_of_a_dead_server_are_answered_peer_died(void **state)
 {
     struct rig *r = *state;
     uint16_t client = expect_session(r, "client");
-    uint16_t server = subscriber(r, "server", "t");
+    uint16_t server = expect_subscriber(r, "server", "t");
     uint64_t later = r->engine.now + RIG_SECOND;
 
     rig_request(r, client, "t", 1, later); /* is out */
@@ -271,8 +261,8 @@ static void as_long_as_one_server_lives_nobody_is_told(void **state)
 {
     struct rig *r = *state;
     uint16_t client = expect_session(r, "client");
-    uint16_t first = subscriber(r, "first", "t");
-    uint16_t second = subscriber(r, "second", "t");
+    uint16_t first = expect_subscriber(r, "first", "t");
+    uint16_t second = expect_subscriber(r, "second", "t");
     uint64_t name;
 
     rig_request(r, client, "t", 1, r->engine.now + RIG_SECOND);
@@ -298,8 +288,8 @@ static void L2_who_has_a_reply_is_not_told_that_another_server_died(void **state
 {
     struct rig *r = *state;
     uint16_t client = expect_session(r, "client");
-    uint16_t first = subscriber(r, "first", "t");
-    uint16_t second = subscriber(r, "second", "t");
+    uint16_t first = expect_subscriber(r, "first", "t");
+    uint16_t second = expect_subscriber(r, "second", "t");
 
     rig_request(r, client, "t", 1, r->engine.now + RIG_SECOND);
     rig_turn(r);
@@ -318,7 +308,7 @@ static void nobody_answers_a_requester_who_has_gone(void **state)
 {
     struct rig *r = *state;
     uint16_t client = expect_session(r, "client");
-    uint16_t server = subscriber(r, "server", "t");
+    uint16_t server = expect_subscriber(r, "server", "t");
 
     rig_request(r, client, "t", 1, r->engine.now + RIG_SECOND);
     rig_turn(r);
@@ -341,7 +331,7 @@ static void P4_what_the_dead_left_is_charged_to_the_next_in_their_row(void **sta
     (void)state;
     assert_int_equal(expect_setup_with((void **)&r, &two), 0);
     publisher = expect_session(r, "publisher");
-    sleeper = subscriber(r, "sleeper", "t");
+    sleeper = expect_subscriber(r, "sleeper", "t");
     row = board_row(r->memory.board, publisher);
     block(r, sleeper);
     for (int i = 0; i < 10; i++)
@@ -360,7 +350,7 @@ static void P4_what_the_dead_left_is_charged_to_the_next_in_their_row(void **sta
 static void P4_the_row_with_the_least_under_way_is_given_first(void **state)
 {
     struct rig *r = *state;
-    uint16_t sleeper = subscriber(r, "sleeper", "t");
+    uint16_t sleeper = expect_subscriber(r, "sleeper", "t");
     uint16_t a = expect_session(r, "a");
     uint16_t b = expect_session(r, "b");
 
@@ -435,7 +425,7 @@ static void a_request_that_is_not_answered_in_time_is_answered_timeout(void **st
 {
     struct rig *r = *state;
     uint16_t client = expect_session(r, "client");
-    uint16_t server = subscriber(r, "server", "t");
+    uint16_t server = expect_subscriber(r, "server", "t");
     uint64_t expiry = r->engine.now + RIG_SECOND;
     uint64_t name;
 
@@ -463,7 +453,7 @@ static void a_request_that_is_not_answered_in_time_is_answered_timeout(void **st
 static void what_waits_is_dropped_when_its_time_has_come(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     block(r, a);
     for (uint64_t i = 1; i <= 10; i++)
@@ -503,8 +493,8 @@ static void P7_who_is_over_its_quota_long_enough_is_stalled(void **state)
 
     (void)state;
     assert_int_equal(expect_setup_with((void **)&r, &small), 0);
-    a = subscriber(r, "a", "t");
-    b = subscriber(r, "b", "t");
+    a = expect_subscriber(r, "a", "t");
+    b = expect_subscriber(r, "b", "t");
     block(r, a);
     block(r, b);
     for (int i = 0; i < 10; i++)
@@ -535,7 +525,7 @@ static void P7_who_comes_back_under_its_quota_in_time_is_not(void **state)
 
     (void)state;
     assert_int_equal(expect_setup_with((void **)&r, &small), 0);
-    a = subscriber(r, "a", "t");
+    a = expect_subscriber(r, "a", "t");
     for (int round = 0; round < 5; round++) {
         block(r, a);
         for (int i = 0; i < 11; i++)
@@ -555,9 +545,9 @@ static void P7_who_holds_up_a_publisher_out_of_room_is_stalled(void **state)
 {
     struct rig *r = *state;
     uint16_t publisher = expect_session(r, "publisher");
-    uint16_t slow = subscriber(r, "slow", "t");
-    uint16_t fast = subscriber(r, "fast", "t");
-    uint16_t other = subscriber(r, "other", "u");
+    uint16_t slow = expect_subscriber(r, "slow", "t");
+    uint16_t fast = expect_subscriber(r, "fast", "t");
+    uint16_t other = expect_subscriber(r, "other", "u");
     uint32_t n = (uint32_t)(r->engine.window / WIRE_CELL_SIZE);
 
     block(r, slow);
@@ -580,7 +570,7 @@ static void P7_who_is_stalled_has_no_patience_left(void **state)
 {
     struct rig *r = *state;
     uint16_t publisher = expect_session(r, "publisher");
-    uint16_t slow = subscriber(r, "slow", "t");
+    uint16_t slow = expect_subscriber(r, "slow", "t");
 
     block(r, slow);
     while (r->engine.sessions[publisher].charged < r->engine.window)
@@ -607,7 +597,7 @@ static void P5_a_publisher_that_waits_is_told_of_room_before_half_is_back(void *
     (void)state;
     assert_int_equal(expect_setup_with((void **)&r, &wide), 0);
     publisher = expect_session(r, "publisher");
-    a = subscriber(r, "a", "t");
+    a = expect_subscriber(r, "a", "t");
     block(r, a);
     while (r->engine.sessions[publisher].charged < r->engine.window)
         rig_publish(r, publisher, 5, "t", "x");
@@ -635,8 +625,8 @@ static void P7_what_came_after_the_publisher_ran_out_holds_nobody_up(void **stat
 {
     struct rig *r = *state;
     uint16_t publisher = expect_session(r, "publisher");
-    uint16_t slow = subscriber(r, "slow", "t");
-    uint16_t late = subscriber(r, "late", "t/late");
+    uint16_t slow = expect_subscriber(r, "slow", "t");
+    uint16_t late = expect_subscriber(r, "late", "t/late");
     uint32_t n = (uint32_t)(r->engine.window / WIRE_CELL_SIZE);
 
     block(r, slow);
@@ -663,7 +653,7 @@ static void P7_disconnect_ends_the_session(void **state)
 
     (void)state;
     assert_int_equal(expect_setup_with((void **)&r, &small), 0);
-    a = subscriber(r, "a", "t");
+    a = expect_subscriber(r, "a", "t");
     block(r, a);
     for (int i = 0; i < 3; i++)
         rig_publish(r, a, 5, "t", "x");
@@ -690,7 +680,7 @@ static void P7_block_drops_nothing_and_says_that_it_is_stalled(void **state)
     (void)state;
     assert_int_equal(expect_setup_with((void **)&r, &blocking), 0);
     publisher = expect_session(r, "publisher");
-    slow = subscriber(r, "slow", "t");
+    slow = expect_subscriber(r, "slow", "t");
     n = (uint32_t)(r->engine.window / WIRE_CELL_SIZE);
     block(r, slow);
     for (uint32_t i = 0; i < n; i++)
@@ -743,7 +733,7 @@ static void an_empty_broker_starts_again_empty(void **state)
 static void sessions_carry_on_with_the_same_token(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint16_t b = expect_session(r, "b");
 
     expect_same_after_a_start(r);
@@ -758,7 +748,7 @@ static void sessions_carry_on_with_the_same_token(void **state)
 static void what_waits_waits_in_the_same_order(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     char payload[8];
 
     for (int i = 0; i < 60; i++)
@@ -787,7 +777,7 @@ static void requests_of_all_kinds_survive(void **state)
 {
     struct rig *r = *state;
     uint16_t client = expect_session(r, "client");
-    uint16_t server = subscriber(r, "server", "t");
+    uint16_t server = expect_subscriber(r, "server", "t");
     uint64_t later = r->engine.now + RIG_SECOND;
     uint64_t name;
 
@@ -848,8 +838,8 @@ static void windows_and_charges_survive(void **state)
 {
     struct rig *r = *state;
     uint16_t publisher = expect_session(r, "publisher");
-    uint16_t a = subscriber(r, "a", "t");
-    uint16_t b = subscriber(r, "b", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
+    uint16_t b = expect_subscriber(r, "b", "t");
     uint64_t grant;
 
     block(r, a);
@@ -871,8 +861,8 @@ static void windows_and_charges_survive(void **state)
 static void endings_under_way_are_carried_out(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
-    uint16_t b = subscriber(r, "b", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
+    uint16_t b = expect_subscriber(r, "b", "t");
 
     rig_request(r, b, "t", 1, r->engine.now + RIG_SECOND);
     rig_turn(r);
@@ -908,7 +898,7 @@ static void K7_a_session_whose_queue_was_not_made_is_made(void **state)
 static void K4_an_envelope_in_the_landing_is_routed_once(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     rig_begin(r, a);
     rig_add(r, &(struct rig_message){.type = WIRE_PUBLISH, .topic = "t", .payload = "x"});
@@ -945,7 +935,7 @@ static void K1_a_subscription_renewed_as_the_broker_died_holds(void **state)
 {
     struct rig *r = *state;
     struct engine *e = &r->engine;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint32_t old = e->sessions[a].filters.head;
     uint8_t frame[64];
     uint32_t size = (uint32_t)wire_put_text(frame, WIRE_SUBSCRIBE, 0, 0, "t", 1);
@@ -976,7 +966,7 @@ static void K1_what_was_not_committed_never_was(void **state)
 {
     struct rig *r = *state;
     struct engine *e = &r->engine;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint8_t frame[64];
     uint32_t size = (uint32_t)wire_put_message(frame, WIRE_MESSAGE, 5, 0, 0, 0, "t", 1, "x", 1);
     uint32_t slot = store_take(&e->store);
@@ -1004,7 +994,7 @@ static void K11_a_drop_under_way_is_counted_once(void **state)
 {
     struct rig *r = *state;
     struct engine *e = &r->engine;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     for (uint32_t counted = 0; counted < 2; counted++) {
         struct row *row = engine_row(&r->engine, a);
@@ -1027,7 +1017,7 @@ static void K11_a_drop_under_way_is_counted_once(void **state)
 static void a_damaged_store_is_refused(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct reference *filter = engine_reference(&r->engine, r->engine.sessions[a].filters.head);
     uint32_t cell = filter->cell;
 

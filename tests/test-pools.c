@@ -42,16 +42,6 @@ static int teardown(void **state)
     return expect_teardown(state) == 0 && fault == NULL ? 0 : -1;
 }
 
-static uint16_t subscriber(struct rig *r, const char *name, const char *filter)
-{
-    uint16_t row = expect_session(r, name);
-
-    rig_subscribe(r, row, filter);
-    rig_turn(r);
-    expect_answer(r, row, WIRE_C_OK, 0, 1);
-    return row;
-}
-
 /* A pooled message with this payload is next; its name. */
 static uint64_t expect_pooled(struct rig *r, uint16_t row, uint64_t payload)
 {
@@ -141,7 +131,7 @@ static void S7_a_place_comes_back_when_its_receiver_gave_it_back(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t name;
 
     publish(r, p, "t", 11);
@@ -163,7 +153,7 @@ static void S7_a_place_comes_back_once_after_the_last_receiver(void **state)
     uint64_t names[3];
 
     for (int i = 0; i < 3; i++)
-        rows[i] = subscriber(r, (const char *[]){"a", "b", "c"}[i], "t");
+        rows[i] = expect_subscriber(r, (const char *[]){"a", "b", "c"}[i], "t");
     publish(r, p, "t", 11);
     rig_turn(r);
     for (int i = 0; i < 2; i++)
@@ -180,7 +170,7 @@ static void places_come_back_in_the_order_of_their_release(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t names[50];
 
     for (int round = 0; round < 100; round++) { /* around both rings */
@@ -213,7 +203,7 @@ static void what_is_refused_comes_back_at_once(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "#");
+    uint16_t a = expect_subscriber(r, "a", "#");
     struct wire_slot slot = put(r, p, 1);
 
     publish_with(r, p, "t", WIRE_F_CONFIRM, r->engine.now - 1, &slot);
@@ -238,7 +228,7 @@ static void S1_what_is_not_in_the_senders_pool_is_refused(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "#");
+    uint16_t a = expect_subscriber(r, "a", "#");
     struct wire_slot good = put(r, p, 1);
     const struct wire_slot bad[] = {
         {.pool = r->segments[a]->nonce, .offset = good.offset, .size = 1, .name = 1},
@@ -267,7 +257,7 @@ static void what_expired_or_was_dropped_comes_back(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct wire_slot slot = put(r, p, 1);
 
     block(r, a);
@@ -296,8 +286,8 @@ static void S7_a_name_gives_back_once_and_only_what_was_held(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
-    uint16_t b = subscriber(r, "b", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
+    uint16_t b = expect_subscriber(r, "b", "t");
     uint64_t name, others;
 
     publish(r, p, "t", 11);
@@ -332,7 +322,7 @@ static void S7_what_was_not_sent_cannot_be_given_back(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     block(r, a);
     publish(r, p, "t", 11);
@@ -355,7 +345,7 @@ static void S1_a_ring_that_makes_no_sense_ends_its_session(void **state)
     uint16_t p = expect_session(r, "p");
 
     for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
-        uint16_t a = subscriber(r, "a", "t");
+        uint16_t a = expect_subscriber(r, "a", "t");
         uint8_t code;
 
         publish(r, p, "t", 11);
@@ -376,7 +366,7 @@ static void S1_a_ring_full_of_nonsense_costs_its_reading(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t name;
 
     publish(r, p, "t", 11);
@@ -398,7 +388,7 @@ static void S7_a_session_holds_so_many_and_gets_more_when_it_gave_back(void **st
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     static uint64_t names[POOL_HELD + 76];
     const uint32_t total = POOL_HELD + 76;
     uint32_t n = 0;
@@ -440,7 +430,7 @@ static void S7_a_session_holds_half_of_the_largest_pool_or_one_message(void **st
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct wire_slot slots[3];
     uint64_t name;
 
@@ -471,7 +461,7 @@ static void who_was_sated_gets_what_is_no_payload(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct wire_slot first = put(r, p, 1);
     struct wire_slot second = put(r, p, 2);
     uint64_t name;
@@ -504,7 +494,7 @@ static void P4_what_is_held_is_charged_to_its_publisher(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t name;
 
     publish(r, p, "t", 11);
@@ -568,7 +558,7 @@ static void what_finds_no_room_to_be_kept_comes_back(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "b");
+    uint16_t a = expect_subscriber(r, "a", "b");
     struct wire_slot slot = put(r, p, 1);
 
     slot.size = (uint32_t)r->settings.retained_size;
@@ -603,7 +593,7 @@ static void a_request_that_was_answered_is_read_until_it_is_given_back(void **st
 {
     struct rig *r = *state;
     uint16_t c = expect_session(r, "c");
-    uint16_t s = subscriber(r, "s", "t");
+    uint16_t s = expect_subscriber(r, "s", "t");
 
     for (int first = 0; first < 2; first++) { /* reply first, or release first */
         uint64_t name, number;
@@ -641,7 +631,7 @@ static void a_request_without_a_place_cannot_be_given_back(void **state)
 {
     struct rig *r = *state;
     uint16_t c = expect_session(r, "c");
-    uint16_t s = subscriber(r, "s", "t");
+    uint16_t s = expect_subscriber(r, "s", "t");
     uint64_t name;
 
     rig_request(r, c, "t", 3, r->engine.now + RIG_SECOND);
@@ -659,7 +649,7 @@ static void a_second_reply_to_a_request_that_is_still_held_is_stray(void **state
 {
     struct rig *r = *state;
     uint16_t c = expect_session(r, "c");
-    uint16_t s = subscriber(r, "s", "t");
+    uint16_t s = expect_subscriber(r, "s", "t");
     struct wire_frame f;
 
     request(r, c, "t", 11);
@@ -679,7 +669,7 @@ static void the_timeout_of_a_request_takes_nothing_from_who_reads_it(void **stat
 {
     struct rig *r = *state;
     uint16_t c = expect_session(r, "c");
-    uint16_t s = subscriber(r, "s", "t");
+    uint16_t s = expect_subscriber(r, "s", "t");
     struct wire_frame f;
 
     request(r, c, "t", 11);
@@ -700,7 +690,7 @@ static void a_request_nobody_took_gives_its_place_back_with_the_answer(void **st
 {
     struct rig *r = *state;
     uint16_t c = expect_session(r, "c");
-    uint16_t s = subscriber(r, "s", "t");
+    uint16_t s = expect_subscriber(r, "s", "t");
 
     request(r, c, "nobody", 11);
     expect_places(r, c, 1, 0);
@@ -716,7 +706,7 @@ static void a_reply_lies_in_the_servers_pool(void **state)
 {
     struct rig *r = *state;
     uint16_t c = expect_session(r, "c");
-    uint16_t s = subscriber(r, "s", "t");
+    uint16_t s = expect_subscriber(r, "s", "t");
     struct wire_frame f;
 
     rig_request(r, c, "t", 3, r->engine.now + RIG_SECOND);
@@ -737,7 +727,7 @@ static void a_reply_to_one_who_has_gone_comes_back(void **state)
 {
     struct rig *r = *state;
     uint16_t c = expect_session(r, "c");
-    uint16_t s = subscriber(r, "s", "t");
+    uint16_t s = expect_subscriber(r, "s", "t");
     struct wire_frame f;
 
     request(r, c, "t", 11);
@@ -758,7 +748,7 @@ static void L1_what_a_dead_receiver_had_comes_back(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     for (uint64_t i = 0; i < 30; i++)
         publish(r, p, "t", i);
@@ -776,7 +766,7 @@ static void a_pool_that_nobody_needs_goes_with_its_session(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t nonce = r->segments[p]->nonce;
 
     publish(r, p, "t", 1);
@@ -795,7 +785,7 @@ static void a_dead_publishers_pool_goes_with_the_last_that_needs_it(void **state
 
     for (int restarts = 0; restarts < 2; restarts++) {
         uint16_t p = expect_session(r, "p");
-        uint16_t a = subscriber(r, "a", "t");
+        uint16_t a = expect_subscriber(r, "a", "t");
         uint64_t nonce = r->segments[p]->nonce;
         struct wire_slot kept = put(r, p, 3);
         uint64_t name;
@@ -832,7 +822,7 @@ static void a_dead_publishers_pool_goes_with_the_last_that_needs_it(void **state
 static void S7_the_next_owner_of_a_row_gets_nothing_of_the_last_ones(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint16_t p = expect_session(r, "p");
     uint64_t name;
     uint16_t q;
@@ -855,7 +845,7 @@ static void S7_who_was_ended_keeps_what_it_reads(void **state)
     uint16_t p = expect_session(r, "p");
 
     for (int how = 0; how < 3; how++) {
-        uint16_t a = subscriber(r, "a", "t");
+        uint16_t a = expect_subscriber(r, "a", "t");
         struct segments *mine = r->segments[a];
         struct wire_frame f, g;
 
@@ -897,7 +887,7 @@ static void S7_who_was_ended_in_doubt_keeps_what_it_may_read(void **state)
 
     for (int gone = 0; gone < 2; gone++) {
         uint16_t p = expect_session(r, "p");
-        uint16_t a = subscriber(r, "a", "t");
+        uint16_t a = expect_subscriber(r, "a", "t");
         struct pump_batch batch;
         struct wire_frame f;
 
@@ -929,7 +919,7 @@ static void L1_what_is_sent_after_the_end_is_nobodys(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t rejected = board_get(&r->engine.board->rejects.session);
 
     publish(r, p, "t", 1);
@@ -954,7 +944,7 @@ static void who_says_goodbye_has_put_down_what_it_read(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     publish(r, p, "t", 1);
     rig_turn(r);
@@ -1040,7 +1030,7 @@ static void P5_who_waits_for_places_is_woken_when_as_many_came_back(void **state
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t names[4];
 
     fill(r, p, a, names, 4);
@@ -1068,7 +1058,7 @@ static void P5_who_comes_too_late_to_wait_is_woken_at_once(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t names[4];
 
     fill(r, p, a, names, 4);
@@ -1086,7 +1076,7 @@ static void P5_who_gave_up_waiting_is_forgotten(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t names[4];
 
     fill(r, p, a, names, 4);
@@ -1106,7 +1096,7 @@ static void P5_a_start_wakes_who_waits_for_places(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t names[4];
 
     fill(r, p, a, names, 4);
@@ -1129,7 +1119,7 @@ static void P7_who_reads_nothing_does_not_keep_a_pool_full(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     block(r, a);
     for (uint32_t i = 0; i < 4; i++)
@@ -1152,8 +1142,8 @@ static void K1_a_start_knows_who_holds_what(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
-    uint16_t b = subscriber(r, "b", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
+    uint16_t b = expect_subscriber(r, "b", "t");
     uint64_t names[2];
 
     publish(r, p, "t", 1);
@@ -1204,7 +1194,7 @@ static void S7_a_place_handed_back_twice_is_taken_once(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t name;
 
     publish(r, p, "t", 1);
@@ -1227,7 +1217,7 @@ static void K3_a_release_settles_the_doubt(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct pump_batch batch;
     uint64_t name;
 
@@ -1255,8 +1245,8 @@ static void what_is_held_is_lent(void **state)
 {
     struct rig *r = *state;
     uint16_t p = expect_session(r, "p");
-    uint16_t a = subscriber(r, "a", "t");
-    uint16_t b = subscriber(r, "b", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
+    uint16_t b = expect_subscriber(r, "b", "t");
     struct wire_frame f, lent;
     uint64_t name, others[16];
     uint32_t n = 0;

@@ -15,16 +15,6 @@
 
 enum { LARGE = 640 }; /* bytes of payload: two such frames do not fit a batch */
 
-static uint16_t subscriber(struct rig *r, const char *name, const char *filter)
-{
-    uint16_t row = expect_session(r, name);
-
-    rig_subscribe(r, row, filter);
-    rig_turn(r);
-    expect_answer(r, row, WIRE_C_OK, 0, 1);
-    return row;
-}
-
 static void publish_large(struct rig *r, uint16_t row, uint8_t priority, const char *payload)
 {
     char bytes[LARGE] = {0};
@@ -64,7 +54,7 @@ static void the_highest_priority_goes_first(void **state)
     static const uint8_t priorities[] = {3, 31, 8, 0, 8, 24};
     static const uint8_t sorted[] = {31, 24, 8, 3, 0};
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     for (size_t i = 0; i < sizeof(priorities); i++)
         rig_publish(r, a, priorities[i], "t", "x");
@@ -77,7 +67,7 @@ static void the_highest_priority_goes_first(void **state)
 static void answers_go_before_messages(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     rig_publish(r, a, 31, "t", "x");
     rig_begin(r, a);
@@ -91,7 +81,7 @@ static void answers_go_before_messages(void **state)
 static void within_a_priority_first_in_is_first_out(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     char payload[8];
     uint32_t n = 0;
 
@@ -113,7 +103,7 @@ static void within_a_priority_first_in_is_first_out(void **state)
 static void numbers_rise_from_batch_to_batch(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     for (int i = 0; i < 5; i++)
         publish_large(r, a, 5, "x");
@@ -127,7 +117,7 @@ static void numbers_rise_from_batch_to_batch(void **state)
 static void batches_fill_up_to_the_width_and_no_further(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     char bytes[1200] = {0};
     uint32_t first[RIG_DEPTH]; /* size of each batch's first frame */
     unsigned seed = 3;
@@ -158,7 +148,7 @@ static void a_frame_as_large_as_the_width_allows_goes_alone(void **state)
 {
     static char bytes[RIG_FRAME_MAX];
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     memset(bytes, 'x', sizeof(bytes));
     rig_publish(r, a, 5, "t", "small");
@@ -177,7 +167,7 @@ static void a_frame_as_large_as_the_width_allows_goes_alone(void **state)
 static void a_batch_has_frames_of_one_priority(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct wire_frame f;
 
     for (int i = 0; i < 64; i++)
@@ -194,7 +184,7 @@ static void a_batch_has_frames_of_one_priority(void **state)
 static void P2_places_are_kept_for_higher_priorities(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct pump_batch farewell;
 
     for (int i = 0; i < 20; i++)
@@ -219,7 +209,7 @@ static void P2_places_are_kept_for_higher_priorities(void **state)
 static void a_kept_place_is_not_lost_by_being_asked_for_low_ones(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     for (int i = 0; i < 20; i++)
         publish_large(r, a, 0, "low");
@@ -238,7 +228,7 @@ static void a_kept_place_is_not_lost_by_being_asked_for_low_ones(void **state)
 static void each_reading_makes_room_for_one_more(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     char payload[8];
 
     for (int i = 0; i < 30; i++) {
@@ -258,7 +248,7 @@ static void room_is_asked_for_and_believed_until_the_edge(void **state)
 {
     struct rig *r = *state;
     struct engine *e = &r->engine;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct pump_batch batch;
 
     publish_large(r, a, 5, "x");
@@ -278,7 +268,7 @@ static void room_is_asked_for_and_believed_until_the_edge(void **state)
 static void a_queue_found_full_takes_the_number_back(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t number = row_number(engine_row(&r->engine, a));
 
     publish_large(r, a, 5, "x");
@@ -296,7 +286,7 @@ static void what_was_not_sent_is_still_there(void **state)
 {
     struct rig *r = *state;
     struct engine *e = &r->engine;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct pump_batch batch;
 
     rig_publish(r, a, 5, "t", "one");
@@ -331,7 +321,7 @@ static void publish_until(struct rig *r, uint16_t row, uint8_t priority, uint64_
 static void expired_messages_are_dropped_and_counted(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct board_header *b = r->memory.board;
 
     publish_until(r, a, 5, r->engine.now + 100, "short");
@@ -357,8 +347,8 @@ static void an_expired_request_is_answered_timeout(void **state)
 {
     struct rig *r = *state;
     uint16_t client = expect_session(r, "client");
-    uint16_t a = subscriber(r, "a", "t");
-    uint16_t b = subscriber(r, "b", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
+    uint16_t b = expect_subscriber(r, "b", "t");
 
     rig_request(r, client, "t", 12, r->engine.now + 100);
     r->engine.now += 100;
@@ -376,8 +366,8 @@ static void an_expired_request_is_answered_timeout(void **state)
 static void P4_grant_and_missed_stand_in_each_batch(void **state)
 {
     struct rig *r = *state;
-    uint16_t publisher = subscriber(r, "publisher", "to/publisher");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t publisher = expect_subscriber(r, "publisher", "to/publisher");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t received;
 
     publish_large(r, publisher, 5, "x"); /* under way */
@@ -408,7 +398,7 @@ static void P5_a_batch_without_frames_wakes_a_publisher_whose_window_came_back(v
 {
     struct rig *r = *state;
     uint16_t publisher = expect_session(r, "publisher");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t half = r->engine.window / 2;
 
     rig_turn(r);
@@ -431,8 +421,8 @@ static void P5_a_batch_without_frames_wakes_a_publisher_whose_window_came_back(v
 static void P5_who_has_something_to_read_is_not_woken(void **state)
 {
     struct rig *r = *state;
-    uint16_t publisher = subscriber(r, "publisher", "u");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t publisher = expect_subscriber(r, "publisher", "u");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     rig_turn(r);
     rig_publish(r, a, 5, "u", "x");
@@ -450,7 +440,7 @@ static void P5_who_has_something_to_read_is_not_woken(void **state)
 static void P1_the_board_says_what_waits_and_what_was_sent(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct board_row *row = board_row(r->memory.board, a);
     uint64_t number = row_number(engine_row(&r->engine, a));
 
@@ -505,7 +495,7 @@ static void P7_a_stalled_session_loses_the_oldest_of_its_lowest_priority(void **
     (void)state;
     assert_int_equal(expect_setup_with((void **)&r, &small), 0);
     publisher = expect_session(r, "publisher");
-    a = subscriber(r, "a", "t");
+    a = expect_subscriber(r, "a", "t");
     r->queues[a].refuse = UINT32_MAX; /* its queue is full for good */
     for (int i = 0; i < 10; i++)
         rig_publish(r, publisher, 20, "t", "high");
@@ -546,7 +536,7 @@ static void P7_only_messages_of_publishers_out_of_room_are_dropped_within_the_qu
     struct rig *r = *state;
     uint16_t hasty = expect_session(r, "hasty");
     uint16_t calm = expect_session(r, "calm");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint32_t n = (uint32_t)(r->engine.window / WIRE_CELL_SIZE);
 
     pump_edge(&r->engine, a);
@@ -588,7 +578,7 @@ static void P7_drop_newest_keeps_what_came_first_up_to_the_quota(void **state)
     (void)state;
     assert_int_equal(expect_setup_with((void **)&r, &small), 0);
     publisher = expect_session(r, "publisher");
-    a = subscriber(r, "a", "t");
+    a = expect_subscriber(r, "a", "t");
     pump_blocked(r, a);
     for (int i = 0; i < HIGH; i++)
         rig_publish(r, publisher, 20, "t", "high");
@@ -635,7 +625,7 @@ static void P7_drop_newest_lets_a_publisher_go_on_with_what_it_published_first_k
     (void)state;
     assert_int_equal(expect_setup_with((void **)&r, &newest), 0);
     hasty = expect_session(r, "hasty");
-    a = subscriber(r, "a", "t");
+    a = expect_subscriber(r, "a", "t");
     n = (uint32_t)(r->engine.window / WIRE_CELL_SIZE);
     pump_blocked(r, a);
     for (uint32_t i = 0; i < n; i++) {
@@ -670,7 +660,7 @@ static void P7_what_is_in_doubt_is_not_dropped_by_either_policy(void **state)
         uint16_t a;
 
         assert_int_equal(expect_setup_with((void **)&r, &small), 0);
-        a = subscriber(r, "a", "t");
+        a = expect_subscriber(r, "a", "t");
         for (int n = 0; n < 4; n++)
             rig_publish(r, a, 5, "t", "x");
         pump_edge(&r->engine, a);
@@ -700,7 +690,7 @@ static void P7_a_request_thrown_out_is_answered_dropped(void **state)
     (void)state;
     assert_int_equal(expect_setup_with((void **)&r, &small), 0);
     client = expect_session(r, "client");
-    a = subscriber(r, "a", "t");
+    a = expect_subscriber(r, "a", "t");
     pump_edge(&r->engine, a);
     pump_room(&r->engine, a, 0);
     for (uint32_t i = 0; i < 2; i++)
@@ -717,7 +707,7 @@ static void who_reads_a_queue_s_worth_is_no_longer_stalled(void **state)
 {
     struct rig *r = *state;
     uint16_t hasty = expect_session(r, "hasty");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint32_t n = (uint32_t)(r->engine.window / wire_charge((uint32_t)wire_message_size(1, LARGE)));
     struct wire_frame f;
 
@@ -774,7 +764,7 @@ static uint64_t sent_in(const struct rig *r, uint16_t row, uint32_t buffer)
 static void what_does_not_fit_the_queue_goes_by_the_outbox(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     publish_many(r, a, 0, 200);
     rig_turn(r);
@@ -791,7 +781,7 @@ static void what_does_not_fit_the_queue_goes_by_the_outbox(void **state)
 static void what_fits_the_queue_uses_up_no_buffer(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     publish_many(r, a, 0, 10);
     rig_turn(r);
@@ -804,7 +794,7 @@ static void what_fits_the_queue_uses_up_no_buffer(void **state)
 static void a_buffer_is_filled_to_the_brim_and_no_further(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     for (int i = 0; i < 20; i++)
         publish_large(r, a, 5, "x");
@@ -825,7 +815,7 @@ static void a_buffer_is_filled_to_the_brim_and_no_further(void **state)
 static void a_buffer_is_used_again_when_it_was_taken_and_not_before(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     for (int i = 0; i < 4; i++) {
         publish_many(r, a, 100 * i, 100 * (i + 1));
@@ -847,7 +837,7 @@ static void a_buffer_is_used_again_when_it_was_taken_and_not_before(void **state
 static void buffers_suffice_for_a_full_queue(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     int n = 0;
 
     for (int round = 0; round < 15; round++) {
@@ -871,8 +861,8 @@ static void buffers_suffice_for_a_full_queue(void **state)
 static void who_empties_no_buffer_gets_what_fits_its_queue(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
-    uint16_t b = subscriber(r, "b", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
+    uint16_t b = expect_subscriber(r, "b", "t");
     struct wire_frame f;
 
     for (int i = 0; i < 30; i++) {
@@ -892,7 +882,7 @@ static void who_empties_no_buffer_gets_what_fits_its_queue(void **state)
 static void a_box_that_found_the_queue_full_is_nobody_s(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t number = row_number(engine_row(&r->engine, a));
 
     publish_many(r, a, 0, 100);
@@ -934,7 +924,7 @@ static struct pump_batch intend(struct rig *r, uint16_t row)
 static void K3_a_batch_that_had_not_gone_goes_again_under_its_number(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     uint64_t number = row_number(engine_row(&r->engine, a)) + 1;
 
     rig_publish(r, a, 5, "t", "one");
@@ -958,7 +948,7 @@ static void K3_a_batch_that_had_not_gone_goes_again_under_its_number(void **stat
 static void K3_a_batch_that_had_gone_goes_again_and_the_reader_drops_it(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct pump_batch batch;
 
     rig_publish(r, a, 5, "t", "one");
@@ -976,7 +966,7 @@ static void K3_a_batch_that_had_gone_goes_again_and_the_reader_drops_it(void **s
 static void K3_what_waits_in_doubt_does_not_expire(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     publish_until(r, a, 5, r->engine.now + 100, "x");
     intend(r, a);
@@ -991,7 +981,7 @@ static void K3_what_waits_in_doubt_does_not_expire(void **state)
 static void K3_a_full_queue_does_not_end_the_doubt(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct pump_batch batch;
 
     rig_publish(r, a, 5, "t", "one");
@@ -1012,7 +1002,7 @@ static void K3_a_name_that_comes_back_settles_the_doubt(void **state)
 {
     struct rig *r = *state;
     uint16_t client = expect_session(r, "client");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct pump_batch batch;
     uint64_t name;
 
@@ -1041,7 +1031,7 @@ static void K3_a_boxed_batch_in_doubt_stays_where_it_is(void **state)
     struct rig *r = *state;
 
     for (int gone = 0; gone < 2; gone++) {
-        uint16_t a = subscriber(r, gone ? "a" : "b", "t");
+        uint16_t a = expect_subscriber(r, gone ? "a" : "b", "t");
         struct pump_batch batch;
         uint64_t number;
         uint8_t before[OUTBOX_BUFFER];
@@ -1072,7 +1062,7 @@ static void K3_a_boxed_batch_that_was_half_marked_is_read_whole(void **state)
 {
     struct rig *r = *state;
     uint16_t client = expect_session(r, "client");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct pump_batch batch;
     uint32_t first;
 
@@ -1099,7 +1089,7 @@ static void K3_a_boxed_batch_that_was_half_marked_is_read_whole(void **state)
 static void K3_a_late_repeat_loses_no_buffer(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct pump_batch batch;
 
     publish_many(r, a, 0, 100);
@@ -1123,7 +1113,7 @@ static void K3_an_empty_batch_in_doubt_leaves_nothing(void **state)
 {
     struct rig *r = *state;
     uint16_t publisher = expect_session(r, "publisher");
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct pump_batch batch;
 
     rig_turn(r);
@@ -1142,7 +1132,7 @@ static void K3_an_empty_batch_in_doubt_leaves_nothing(void **state)
 static void what_goes_out_is_counted(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     struct board_header *b = r->memory.board;
     uint64_t batches = board_get(&b->totals.batches_out);
     uint32_t size = (uint32_t)wire_message_size(1, 1);

@@ -13,16 +13,6 @@
 #include "tests/support/engine-expect.h"
 
 /* A session that subscribes to a filter. */
-static uint16_t subscriber(struct rig *r, const char *name, const char *filter)
-{
-    uint16_t row = expect_session(r, name);
-
-    rig_subscribe(r, row, filter);
-    rig_turn(r);
-    expect_answer(r, row, WIRE_C_OK, 0, 1);
-    return row;
-}
-
 static void publish(struct rig *r, uint16_t row, const char *topic, const char *payload)
 {
     rig_publish(r, row, WIRE_DEFAULT_PRIORITY, topic, payload);
@@ -58,8 +48,8 @@ static void a_message_goes_to_those_who_subscribe_as_it_was_sent(void **state)
 {
     struct rig *r = *state;
     uint16_t publisher = expect_session(r, "publisher");
-    uint16_t a = subscriber(r, "a", "plant/+");
-    uint16_t b = subscriber(r, "b", "other/#");
+    uint16_t a = expect_subscriber(r, "a", "plant/+");
+    uint16_t b = expect_subscriber(r, "b", "other/#");
     uint64_t expiry = r->engine.now + RIG_SECOND;
     struct wire_frame f;
 
@@ -89,7 +79,7 @@ static void a_message_goes_to_those_who_subscribe_as_it_was_sent(void **state)
 static void L3_several_subscriptions_of_one_session_give_one_delivery(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "plant/#");
+    uint16_t a = expect_subscriber(r, "a", "plant/#");
 
     rig_subscribe(r, a, "plant/+/temperature");
     rig_subscribe(r, a, "#");
@@ -103,7 +93,7 @@ static void L3_several_subscriptions_of_one_session_give_one_delivery(void **sta
 static void messages_of_an_envelope_come_in_its_order(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "#");
+    uint16_t a = expect_subscriber(r, "a", "#");
     char payload[8];
 
     rig_begin(r, a);
@@ -125,8 +115,8 @@ static void messages_of_an_envelope_come_in_its_order(void **state)
 static void a_direct_topic_reaches_the_one_of_that_name(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "ann", "#");
-    uint16_t b = subscriber(r, "anna", "+");
+    uint16_t a = expect_subscriber(r, "ann", "#");
+    uint16_t b = expect_subscriber(r, "anna", "+");
 
     publish(r, b, "@ann", "hello");
     expect_message(r, a, "@ann", "hello");
@@ -182,7 +172,7 @@ static void a_request_is_named_and_its_reply_finds_back(void **state)
 {
     struct rig *r = *state;
     uint16_t client = expect_session(r, "client");
-    uint16_t server = subscriber(r, "server", "service");
+    uint16_t server = expect_subscriber(r, "server", "service");
     uint64_t expiry = r->engine.now + RIG_SECOND;
     struct wire_frame f;
     uint64_t name;
@@ -213,7 +203,7 @@ static void L2_only_the_first_reply_counts(void **state)
 {
     struct rig *r = *state;
     uint16_t client = expect_session(r, "client");
-    uint16_t server = subscriber(r, "server", "service");
+    uint16_t server = expect_subscriber(r, "server", "service");
     uint64_t name;
 
     rig_request(r, client, "service", 1, r->engine.now + RIG_SECOND);
@@ -231,7 +221,7 @@ static void L2_only_the_first_reply_of_an_envelope_counts(void **state)
 {
     struct rig *r = *state;
     uint16_t client = expect_session(r, "client");
-    uint16_t server = subscriber(r, "server", "service");
+    uint16_t server = expect_subscriber(r, "server", "service");
     uint64_t name;
 
     rig_request(r, client, "service", 1, r->engine.now + RIG_SECOND);
@@ -251,8 +241,8 @@ static void replies_to_what_was_not_asked_are_stray(void **state)
 {
     struct rig *r = *state;
     uint16_t client = expect_session(r, "client");
-    uint16_t server = subscriber(r, "server", "service");
-    uint16_t stranger = subscriber(r, "stranger", "else");
+    uint16_t server = expect_subscriber(r, "server", "service");
+    uint16_t stranger = expect_subscriber(r, "stranger", "else");
     uint64_t name;
 
     rig_request(r, client, "service", 1, r->engine.now + RIG_SECOND);
@@ -276,7 +266,7 @@ static void a_reply_to_one_who_has_gone_is_stray(void **state)
 {
     struct rig *r = *state;
     uint16_t client = expect_session(r, "client");
-    uint16_t server = subscriber(r, "server", "service");
+    uint16_t server = expect_subscriber(r, "server", "service");
     uint64_t name;
 
     rig_request(r, client, "service", 1, r->engine.now + RIG_SECOND);
@@ -308,7 +298,7 @@ static void a_request_that_nobody_takes_is_answered_at_once(void **state)
 static void a_session_may_serve_its_own_requests(void **state)
 {
     struct rig *r = *state;
-    uint16_t both = subscriber(r, "both", "service");
+    uint16_t both = expect_subscriber(r, "both", "service");
     uint64_t name;
 
     rig_request(r, both, "service", 9, r->engine.now + RIG_SECOND);
@@ -373,7 +363,7 @@ static void P6_what_goes_over_the_window_is_refused_and_counted(void **state)
 {
     struct rig *r = *state;
     uint16_t publisher = expect_session(r, "publisher");
-    uint16_t sleeper = subscriber(r, "sleeper", "#");
+    uint16_t sleeper = expect_subscriber(r, "sleeper", "#");
     uint32_t n = (uint32_t)(r->engine.window / WIRE_CELL_SIZE);
     uint64_t grant;
 
@@ -409,8 +399,8 @@ static void the_window_is_charged_once_for_any_number_of_receivers(void **state)
 {
     struct rig *r = *state;
     uint16_t publisher = expect_session(r, "publisher");
-    uint16_t a = subscriber(r, "a", "#");
-    uint16_t b = subscriber(r, "b", "t");
+    uint16_t a = expect_subscriber(r, "a", "#");
+    uint16_t b = expect_subscriber(r, "b", "t");
 
     rig_publish(r, publisher, 0, "t", "x");
     assert_int_equal(r->engine.sessions[publisher].charged, WIRE_CELL_SIZE);
@@ -429,7 +419,7 @@ static void a_full_store_refuses_and_says_so(void **state)
     (void)state;
     assert_int_equal(expect_setup_with((void **)&r, &small), 0);
     publisher = expect_session(r, "publisher");
-    sleeper = subscriber(r, "sleeper", "#");
+    sleeper = expect_subscriber(r, "sleeper", "#");
     for (int i = 0; i < 100; i++)
         rig_publish(r, publisher, 0, "t", "x");
     assert_true(count(&r->memory.board->refusals.store_full) > 0);
@@ -450,7 +440,7 @@ static void a_full_store_refuses_and_says_so(void **state)
 static void what_is_late_is_refused(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "#");
+    uint16_t a = expect_subscriber(r, "a", "#");
 
     rig_begin(r, a);
     rig_add(r, &(struct rig_message){.type = WIRE_PUBLISH,
@@ -477,7 +467,7 @@ static void bad_topics_are_refused_one_by_one(void **state)
     static const char *const bad[] = {"$SYS/x", "$",    "a/#",  "+",    "a+b",
                                       "@",      "@a/b", "\xff", "a\xc0"};
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "#");
+    uint16_t a = expect_subscriber(r, "a", "#");
     size_t n = sizeof(bad) / sizeof(bad[0]);
 
     for (size_t i = 0; i < n; i++) {
@@ -539,7 +529,7 @@ static void a_retained_message_is_kept_for_later_subscribers(void **state)
 static void a_live_message_to_a_retained_topic_has_no_flag(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "#");
+    uint16_t a = expect_subscriber(r, "a", "#");
 
     retain(r, a, "t", "live");
     expect_message(r, a, "t", "live");
@@ -569,7 +559,7 @@ static void the_next_retained_message_replaces_the_last(void **state)
 static void an_empty_payload_forgets(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     retain(r, a, "t", "x");
     expect_message(r, a, "t", "x");
@@ -691,7 +681,7 @@ static void a_full_retained_store_still_replaces(void **state)
 static void kept_messages_cost_their_publisher_nothing(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     retain(r, a, "t", "x");
     assert_int_equal(r->engine.sessions[a].charged, 0);
@@ -763,7 +753,7 @@ static void a_publish_only_session_cannot_subscribe(void **state)
 static void unsubscribing_ends_deliveries(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t/#");
+    uint16_t a = expect_subscriber(r, "a", "t/#");
 
     publish(r, a, "t/1", "one");
     rig_begin(r, a);
@@ -781,7 +771,7 @@ static void unsubscribing_ends_deliveries(void **state)
 static void unsubscribed_and_subscribed_in_one_envelope_holds(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     rig_begin(r, a);
     rig_add_text(r, WIRE_UNSUBSCRIBE, 0, 1, "t");
@@ -798,7 +788,7 @@ static void unsubscribed_and_subscribed_in_one_envelope_holds(void **state)
 static void what_expired_at_the_reader_is_counted_as_it_reports(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
 
     publish(r, a, "t", "x");
     rig_begin(r, a);
@@ -818,7 +808,7 @@ static void what_expired_at_the_reader_is_counted_as_it_reports(void **state)
 static void a_malformed_frame_ends_its_envelope_what_stood_before_holds(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     const uint8_t nonsense[] = {12, 0, 99, 0, 0, 0, 0, 0, 1, 2, 3, 4};
 
     rig_begin(r, a);
@@ -837,7 +827,7 @@ static void a_frame_larger_than_the_board_says_is_malformed(void **state)
 {
     static char payload[RIG_FRAME_MAX];
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
     size_t fits = RIG_FRAME_MAX - wire_message_size(1, 0);
 
     memset(payload, 'x', sizeof(payload));
@@ -877,8 +867,8 @@ static void expect_rejects(const struct rig *r, struct rejects should)
 static void what_is_not_to_be_believed_is_counted_and_changes_nothing(void **state)
 {
     struct rig *r = *state;
-    uint16_t a = subscriber(r, "a", "t");
-    uint16_t b = subscriber(r, "b", "t");
+    uint16_t a = expect_subscriber(r, "a", "t");
+    uint16_t b = expect_subscriber(r, "b", "t");
     uint64_t received = engine_row(&r->engine, a)->received;
     uint8_t good[WIRE_QUEUE_MAX];
     uint8_t bad[WIRE_QUEUE_MAX];
@@ -1096,7 +1086,7 @@ static void a_goodbye_ends_the_session_once_all_was_routed(void **state)
 {
     struct rig *r = *state;
     uint16_t a = expect_session(r, "a");
-    uint16_t b = subscriber(r, "b", "#");
+    uint16_t b = expect_subscriber(r, "b", "#");
 
     rig_bye(r, a);
     rig_bye(r, a);                     /* again: nothing more */

@@ -56,6 +56,21 @@ uint16_t expect_session(struct rig *r, const char *name)
     return (uint16_t)row;
 }
 
+void expect_subscribed(struct rig *r, uint16_t row, const char *filter)
+{
+    rig_subscribe(r, row, filter);
+    rig_turn(r);
+    expect_answer(r, row, WIRE_C_OK, 0, 1);
+}
+
+uint16_t expect_subscriber(struct rig *r, const char *name, const char *filter)
+{
+    uint16_t row = expect_session(r, name);
+
+    expect_subscribed(r, row, filter);
+    return row;
+}
+
 struct wire_frame expect_frame(struct rig *r, uint16_t row, uint8_t type)
 {
     struct wire_frame f;

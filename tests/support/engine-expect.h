@@ -17,6 +17,10 @@ void expect_sound(struct rig *r);
 /* A new session by this name; it must get a row. */
 uint16_t expect_session(struct rig *r, const char *name);
 
+/* Subscribe a session; a new one that is subscribed. There is no retained message to come of it. */
+void expect_subscribed(struct rig *r, uint16_t row, const char *filter);
+uint16_t expect_subscriber(struct rig *r, const char *name, const char *filter);
+
 /* The next frame is of this type; returned for further looks, valid until the next one is read. */
 struct wire_frame expect_frame(struct rig *r, uint16_t row, uint8_t type);
 
