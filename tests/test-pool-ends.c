@@ -160,8 +160,7 @@ static void S7_who_was_ended_in_doubt_keeps_what_it_may_read(void **state)
         struct wire_frame f;
 
         pooled_publish(r, p, "t", 1);
-        pump_room(&r->engine, a, RIG_DEPTH);
-        assert_int_equal(pump_next(&r->engine, a, &batch), PUMP_BATCH);
+        batch = expect_intent(r, a);
         if (gone)
             assert_true(rig_queue_put(r, a, &batch));
         assert_int_equal(rig_restart(r), 0);
@@ -370,8 +369,7 @@ static void K3_a_release_settles_the_doubt(void **state)
     name = pooled_expect(r, a, 1); /* so that its ring is looked at */
     pooled_publish(r, p, "t", 2);
     pooled_publish(r, p, "t", 3);
-    pump_room(&r->engine, a, RIG_DEPTH);
-    assert_int_equal(pump_next(&r->engine, a, &batch), PUMP_BATCH);
+    batch = expect_intent(r, a);
     assert_true(rig_queue_put(r, a, &batch));
     assert_int_equal(rig_restart(r), 0);
     rig_release(r, a, pooled_expect(r, a, 2));

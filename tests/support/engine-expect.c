@@ -90,6 +90,14 @@ void expect_message(struct rig *r, uint16_t row, const char *topic, const char *
     assert_memory_equal(f.payload, payload, strlen(payload));
 }
 
+void expect_large(struct rig *r, uint16_t row, uint8_t priority, const char *payload)
+{
+    struct wire_frame f = expect_frame(r, row, WIRE_MESSAGE);
+
+    assert_int_equal(f.priority, priority);
+    assert_string_equal((const char *)f.payload, payload);
+}
+
 void expect_answer(struct rig *r, uint16_t row, uint8_t code, uint32_t number, uint32_t count)
 {
     struct wire_frame f = expect_frame(r, row, WIRE_ANSWER);
@@ -97,6 +105,27 @@ void expect_answer(struct rig *r, uint16_t row, uint8_t code, uint32_t number, u
     assert_int_equal(f.code, code);
     assert_int_equal(f.number, number);
     assert_int_equal(f.count, count);
+}
+
+uint64_t expect_number(const struct rig *r, uint16_t row, uint32_t i)
+{
+    struct wire_batch b;
+    const struct rig_batch *batch = &r->queues[row].batches[i];
+
+    assert_int_equal(wire_get_batch(batch->bytes, batch->size, &b), WIRE_OK);
+    assert_int_equal(b.level, batch->level);
+    assert_int_equal(b.session, row);
+    return b.number;
+}
+
+struct pump_batch expect_intent(struct rig *r, uint16_t row)
+{
+    struct pump_batch batch;
+
+    pump_room(&r->engine, row, RIG_DEPTH);
+    assert_int_equal(pump_next(&r->engine, row, &batch), PUMP_BATCH);
+    assert_true(row_in_doubt(engine_row(&r->engine, row)));
+    return batch;
 }
 
 void expect_nothing(struct rig *r, uint16_t row)

@@ -243,6 +243,19 @@ void rig_publish(struct rig *r, uint16_t row, uint8_t priority, const char *topi
             .type = WIRE_PUBLISH, .priority = priority, .topic = topic, .payload = payload});
 }
 
+void rig_publish_large(struct rig *r, uint16_t row, uint8_t priority, const char *payload)
+{
+    char bytes[RIG_LARGE] = {0};
+
+    strcpy(bytes, payload);
+    rig_message(r, row,
+                &(struct rig_message){.type = WIRE_PUBLISH,
+                                      .priority = priority,
+                                      .topic = "t",
+                                      .payload = bytes,
+                                      .payload_size = sizeof(bytes)});
+}
+
 void rig_request(struct rig *r, uint16_t row, const char *topic, uint32_t number, uint64_t expiry)
 {
     rig_message(r, row,

@@ -24,6 +24,7 @@ enum {
     RIG_DEPTH = 10,
     RIG_FRAME_MAX = 1240,
     RIG_GROUPS = 4,
+    RIG_LARGE = 640, /* bytes of payload: two such frames do not fit a batch of the usual width */
     RIG_BUFFERS = RIG_DEPTH + 2,
     RIG_POOLS = 64, /* that can be there at once */
 };
@@ -127,6 +128,9 @@ void rig_subscribe(struct rig *r, uint16_t row, const char *filter); /* number 0
 void rig_bye(struct rig *r, uint16_t row);
 void rig_register(struct rig *r, uint64_t nonce, const char *name, uint16_t flags);
 void rig_fetch(struct rig *r, uint16_t row, uint64_t name);
+
+/* … one whose payload is RIG_LARGE bytes that begin so, on "t". */
+void rig_publish_large(struct rig *r, uint16_t row, uint8_t priority, const char *payload);
 
 /* The nonce of the pool that rig_register() names. */
 uint64_t rig_pool_nonce(uint64_t nonce);
