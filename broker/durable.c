@@ -29,7 +29,7 @@ enum {
 struct due {
     uint64_t age;
     uint32_t slot;
-    bool inherited; /* it was taken before: not to be refused */
+    bool inherited; /* no room was claimed for it */
 };
 
 struct placed {
@@ -49,8 +49,11 @@ struct durable {
     uint64_t due_in, due_out;
     struct placed *placed;
     uint64_t placed_in, placed_out;
-    struct list answers; /* that wait for the journal */
-    uint32_t unstamped;  /* the first of them that does not know for which number */
+    struct list answers;       /* that wait for the journal */
+    uint32_t unstamped;        /* the first of them that does not know for which number */
+    struct record_space space; /* that may be claimed still */
+    uint8_t refusal; /* the code to refuse with what is new; WIRE_C_OK: it is not refused */
+    bool was_short;
     uint64_t made;
     uint64_t inherited; /* what is older, the broker before this one had taken */
     uint64_t farewells_appended;
@@ -71,6 +74,7 @@ int durable_init(struct engine *e)
     d->group_location = calloc(2 * e->n_groups + 1, sizeof(*d->group_location));
     d->due = calloc(d->capacity, sizeof(*d->due));
     d->placed = calloc(d->capacity, sizeof(*d->placed));
+    d->space = (struct record_space){.segments = UINT32_MAX, .segment = RECORD_SEGMENT_MAX};
     d->inherited = e->ledger->header.committed;
     d->farewells_appended = e->ledger->header.farewells_written;
     if (d->location != NULL && d->group_location != NULL && d->due != NULL && d->placed != NULL)
@@ -92,6 +96,39 @@ void durable_deinit(struct engine *e)
     free(d);
     e->durable = NULL;
 }
+
+/* ---- Space ---- */
+
+void durable_give_space(struct engine *e, const struct record_space *space, uint8_t code)
+{
+    e->durable->space = *space;
+    e->durable->refusal = code;
+}
+
+bool durable_was_short(struct engine *e)
+{
+    bool was_short = e->durable->was_short;
+
+    e->durable->was_short = false;
+    return was_short;
+}
+
+uint8_t durable_claim(struct engine *e, uint64_t size)
+{
+    struct durable *d = e->durable;
+
+    if (d == NULL || d->refusal != WIRE_C_OK)
+        return d == NULL ? WIRE_C_OK : d->refusal;
+    if (size > d->space.segment - RECORD_HEAD_SIZE)
+        return WIRE_C_JOURNAL_ERROR; /* no segment takes it */
+    if (record_take_space(&d->space, (uint32_t)size))
+        return WIRE_C_OK;
+    d->was_short = true;
+    d->refusal = WIRE_C_JOURNAL_FULL;
+    return d->refusal;
+}
+
+/* ---- Made ---- */
 
 static void note_due(struct engine *e, uint32_t slot, uint64_t age)
 {
@@ -275,13 +312,13 @@ void durable_forget_session(struct engine *e, uint16_t row)
     }
 }
 
-/* What none of them knows yet is known: it was refused. */
-static void refuse_unstamped(struct engine *e, uint8_t code)
+/* Answers to this session, of which none knows yet how it goes on: not well. */
+static void refuse_unstamped(struct engine *e, uint16_t row, uint8_t code)
 {
     for (uint32_t slot = e->durable->unstamped; slot != 0; slot = engine_reference(e, slot)->next) {
         struct reference *r = engine_reference(e, slot);
 
-        if (ref_tries(r) == WIRE_C_OK && r->age >= e->durable->inherited)
+        if (ref_tries(r) == WIRE_C_OK && ref_owner(r) == row && r->age >= e->durable->inherited)
             persist_word(r, REF_WORD(ref_state(r), ref_flags(r), ref_level(r), code, ref_owner(r),
                                      ref_member(r)));
     }
@@ -360,6 +397,11 @@ static void describe_bytes(struct engine *e, struct durable_item *item)
         take_payload(e, item);
 }
 
+uint64_t durable_group_size(size_t name)
+{
+    return RESTORED_SETTINGS + name + 1;
+}
+
 static void describe_group(struct engine *e, uint16_t g, struct durable_item *item)
 {
     const struct group_row *row = group_row(e, g);
@@ -375,7 +417,7 @@ static void describe_group(struct engine *e, uint16_t g, struct durable_item *it
     *item = (struct durable_item){
         .record = {.age = row->age,
                    .kind = RECORD_GROUP,
-                   .size = (uint32_t)(RESTORED_SETTINGS + name + 1),
+                   .size = (uint32_t)durable_group_size(name),
                    .bytes = bytes},
         .slot = GROUP_SLOT | g,
     };
@@ -458,36 +500,34 @@ void durable_appended(struct engine *e, const struct durable_item *item, uint32_
     note_placed(e, &p);
 }
 
+void durable_postponed(struct engine *e)
+{
+    e->durable->due_out--;
+}
+
+void durable_passed_over(struct engine *e, const struct durable_item *item)
+{
+    note_due(e, item->record.kind == RECORD_MOVE ? item->slot | MOVE_SLOT : item->slot,
+             item->record.age);
+    if (item->inherited)
+        durable_inherited(e);
+}
+
 void durable_refused(struct engine *e, const struct durable_item *item, uint8_t code)
 {
     const struct reference *r = engine_reference(e, item->slot);
+    uint16_t publisher;
 
-    if (item->record.kind == RECORD_MOVE) { /* it has moved, and is to be recorded yet */
-        note_due(e, item->slot | MOVE_SLOT, item->record.age);
+    if (item->place.size == 0 || item->inherited)
         return;
-    }
-    if (item->inherited) { /* somebody may have had it, or the word that it is safe: another time */
-        note_due(e, item->slot, item->record.age);
-        durable_inherited(e);
-        return;
-    }
-    refuse_unstamped(e, code);
-    switch (item->record.kind) {
-    case RECORD_GROUP:
-        persist_u32(&group_row(e, (uint16_t)(item->slot & ~GROUP_SLOT))->state, GROUP_ENDING);
-        e->group_work = true;
-        break;
-    case RECORD_KEPT:
+    publisher = engine_cell(e, item->slot)->account;
+    refuse_unstamped(e, publisher, code);
+    if (item->record.kind == RECORD_KEPT) {
         engine_change(e, item->slot, r->word & ~((uint64_t)REF_DURABLE << 8));
-        break;
-    case RECORD_FILTER:
-        engine_end(e, item->slot);
-        break;
-    default:
-        engine_count_refusal(e, engine_cell(e, item->slot)->account, REFUSAL_journal_full);
-        engine_end(e, item->slot);
-        break;
+        return;
     }
+    engine_count_refusal(e, publisher, REFUSAL_journal_full);
+    engine_end(e, item->slot);
 }
 
 /* ---- From the journal ---- */
@@ -606,11 +646,15 @@ void durable_unwritten(struct engine *e, uint32_t location)
 
 void durable_lost(struct engine *e, uint32_t slot, uint64_t age)
 {
-    if ((slot & GROUP_SLOT) != 0 || !is_same(e, slot, age))
+    if (durable_location(e, slot, age) == 0)
         return;
     place(e, slot, 0);
-    if (ref_on_disk(engine_reference(e, slot)))
+    if ((slot & GROUP_SLOT) == 0 && ref_on_disk(engine_reference(e, slot))) {
         engine_drop(e, slot, DROP_damaged);
+        return;
+    }
+    note_due(e, slot, age);
+    durable_inherited(e);
 }
 
 /* ---- Moving ---- */

@@ -21,14 +21,22 @@ void durable_deinit(struct engine *e);
 
 /* ---- From the engine's other parts ---- */
 
+/* Space in the journal for a record of so many bytes, before anything durable that is new is made.
+ * WIRE_C_OK: it will find it; otherwise the code to refuse it with. What was made after that is
+ * taken, and is never refused. Fine without a journal. */
+uint8_t durable_claim(struct engine *e, uint64_t size);
+
+/* What the record of a group takes, by the length of its name. */
+uint64_t durable_group_size(size_t name);
+
 /* A durable reference was made. */
 void durable_made(struct engine *e, uint32_t slot);
 
 /* It has another owner: the dead letters, or its group again. */
 void durable_owner_changed(struct engine *e, uint32_t slot);
 
-/* The durable reference that was made last goes on with what another one was: it was taken before,
- * and is not to be refused for want of room. */
+/* The durable reference that was made last goes on with what another one was: nobody has claimed
+ * room for it, and it must have some. */
 void durable_inherited(struct engine *e);
 
 /* A durable group was made; it is no more. */
@@ -61,22 +69,34 @@ struct durable_item {
         record;      /* `when` is left to the shell; bytes are valid until the engine is used */
     uint64_t expiry; /* nanoseconds of CLOCK_BOOTTIME; 0: none */
     uint32_t slot;   /* whose that is */
-    bool inherited;  /* it was taken before: not to be refused now */
+    bool inherited;  /* no room was claimed for it */
     struct wire_slot place; /* size > 0: its payload, to be read there, belongs behind the bytes */
 };
 
-/* At most so many are due; what is refused may be due again. */
+/* What may be claimed from now on; 0: for the reason of `code`, nothing. */
+void durable_give_space(struct engine *e, const struct record_space *space, uint8_t code);
+
+/* Did somebody claim more than there was, since this was asked last? */
+bool durable_was_short(struct engine *e);
+
+/* At most so many are due. */
 uint64_t durable_due(const struct engine *e);
 
-/* The next one; false: there is none. Then durable_appended() or durable_refused(). */
+/* The next one; false: there is none. Then one of the four below. */
 bool durable_next(struct engine *e, struct durable_item *item);
 
 /* Its record has this place and this number; it is not written yet. */
 void durable_appended(struct engine *e, const struct durable_item *item, uint32_t location,
                       uint64_t number);
 
-/* There was no room. What was new is not taken, and who sent it is told (code); only a retained
- * message stays, and is not durable. */
+/* Not now: it is the next one again. */
+void durable_postponed(struct engine *e);
+
+/* There is no room for it; perhaps for those behind it. Its turn comes when theirs is over. */
+void durable_passed_over(struct engine *e, const struct durable_item *item);
+
+/* It can never be. What its client is to blame for is not taken, and the client is told (code); all
+ * else stays, in memory alone. */
 void durable_refused(struct engine *e, const struct durable_item *item, uint8_t code);
 
 /* Things that have ended, for a record END; at most `most` ages. `locations`: what lay there is not
@@ -111,7 +131,7 @@ uint32_t durable_shifted(uint32_t location, uint32_t from, uint32_t to);
 /* What was to be written here could not be: its payload has gone. It is in memory and no more. */
 void durable_unwritten(struct engine *e, uint32_t location);
 
-/* Nothing can be read of it, or could be written: it is given up. */
+/* Its record cannot be read: what is in memory still is appended again, the rest is given up. */
 void durable_lost(struct engine *e, uint32_t slot, uint64_t age);
 
 /* ---- Moving out of a segment ---- */

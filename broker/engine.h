@@ -182,7 +182,6 @@ struct engine {
     uint64_t next_aging;
     struct durable *durable; /* NULL: there is no journal */
     bool group_work;         /* groups_tick() has more to do */
-    uint8_t journal_refuses; /* the code of it; WIRE_C_OK: it does not */
 
     /* Payload pools. */
     struct pool *pools; /* by slot of the ledger */

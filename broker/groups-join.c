@@ -80,6 +80,8 @@ static bool settings_differ(const struct group_row *row, const struct wire_frame
 /* The group that a JOIN is for, made if need be. Returns the code of the answer. */
 static uint8_t find_or_make(struct engine *e, const struct wire_frame *f, uint16_t *g)
 {
+    uint8_t code = WIRE_C_OK;
+
     *g = groups_find(e, f->group, f->group_size);
     if (*g != REF_NOBODY) {
         if (group_is_dead(e, *g))
@@ -92,34 +94,41 @@ static uint8_t find_or_make(struct engine *e, const struct wire_frame *f, uint16
         return WIRE_C_BAD_GROUP;
     if ((f->flags & WIRE_F_DURABLE) != 0 && e->durable == NULL)
         return WIRE_C_NO_JOURNAL;
-    if ((f->flags & WIRE_F_DURABLE) != 0 && e->journal_refuses != WIRE_C_OK)
-        return e->journal_refuses;
     *g = find_free_group(e);
     if (*g == REF_NOBODY)
         return WIRE_C_GROUPS_FULL;
+    if ((f->flags & WIRE_F_DURABLE) != 0)
+        code = durable_claim(e, durable_group_size(f->group_size));
+    if (code != WIRE_C_OK)
+        return code;
     make_group(e, *g, f);
     return WIRE_C_OK;
 }
 
-static bool add_filter(struct engine *e, uint16_t row, uint16_t g, const struct wire_frame *f)
+static uint8_t add_filter(struct engine *e, uint16_t row, uint16_t g, const struct wire_frame *f)
 {
     uint16_t owner = group_owner(e, g);
     unsigned flags = group_row(e, g)->flags & GROUP_DURABLE ? REF_DURABLE : 0;
+    uint8_t code = WIRE_C_OK;
     uint32_t cell;
     uint32_t slot;
 
     if (f->text_size == 0 || filters_find(&e->filters, f->text, f->text_size, owner) != 0)
-        return true;
+        return WIRE_C_OK;
+    if (flags != 0)
+        code = durable_claim(e, f->size);
+    if (code != WIRE_C_OK)
+        return code;
     cell = store_put(&e->store, f->bytes, f->size, row, e->now);
     if (cell == 0)
-        return false;
+        return WIRE_C_STORE_FULL;
     slot = engine_make(e, REF_WORD(REF_FILTER, flags, 0, 0, owner, REF_NOBODY), cell, 0);
     if (filters_add(&e->filters, f->text, f->text_size, owner, slot) != FILTERS_OK) {
         engine_end(e, slot);
-        return false;
+        return WIRE_C_STORE_FULL;
     }
     e->generation++;
-    return true;
+    return WIRE_C_OK;
 }
 
 static bool add_member(struct engine *e, uint16_t row, uint16_t g, uint16_t prefetch)
@@ -145,10 +154,10 @@ uint8_t groups_join(struct engine *e, uint16_t row, const struct wire_frame *f)
     if (engine_free_references(e) < 2 || wire_cells(f->size) > engine_free_cells(e))
         return WIRE_C_STORE_FULL;
     code = find_or_make(e, f, &g);
+    if (code == WIRE_C_OK)
+        code = add_filter(e, row, g, f);
     if (code != WIRE_C_OK)
         return code;
-    if (!add_filter(e, row, g, f))
-        return WIRE_C_STORE_FULL;
     return groups_find_member(e, g, row) != NULL || add_member(e, row, g, f->prefetch)
                ? WIRE_C_OK
                : WIRE_C_STORE_FULL;

@@ -1,5 +1,6 @@
 /* What comes into a group, as far as there is room, and where its payload lies while it waits. See
  * groups.h. */
+#include "broker/durable.h"
 #include "broker/groups.h"
 
 #include "broker/route.h"
@@ -62,14 +63,15 @@ uint8_t groups_accept(struct engine *e, uint16_t g, const struct wire_frame *f, 
     bool durable = (group_row(e, g)->flags & GROUP_DURABLE) != 0 && f->type != WIRE_REQUEST;
     unsigned flags = REF_ACK | (f->type == WIRE_REQUEST ? REF_REQUEST : 0) |
                      (durable ? REF_DURABLE : 0) | (f->flags & WIRE_F_POOLED ? REF_HELD : 0);
+    uint8_t code;
 
-    if (durable && e->journal_refuses != WIRE_C_OK)
-        return e->journal_refuses;
     if (e->n_grouped >= e->store.reference_pool.max / REFERENCES_SHARE ||
         (!durable && !make_room(e, g, size))) {
         board_add(&groups_on_board(e, g)->refused, 1);
         return WIRE_C_GROUP_FULL;
     }
+    if (durable && (code = durable_claim(e, f->size + (uint64_t)f->slot.size)) != WIRE_C_OK)
+        return code;
     if (!durable && !is_full(e, g, size))
         flags |= REF_RETAINED; /* the group's, not its publisher's (P4) */
     engine_make(e, REF_WORD(REF_WAIT, flags, f->priority, 0, group_owner(e, g), REF_NOBODY), cell,

@@ -169,8 +169,10 @@ void slot_move_live(struct slot *from, struct slot *to, uint32_t offset)
 
 uint32_t journal_available(const struct journal *j)
 {
-    uint32_t n = j->ready.n + j->making + j->n_slots - j->n_files;
+    uint32_t n = j->ready.n + j->making;
 
+    if (j->making_result == 0)
+        n += j->n_slots - j->n_files;
     for (uint32_t i = 0; i < j->idle.n; i++)
         n += j->idle.slots[i] < j->n_slots;
     return n;
@@ -321,7 +323,31 @@ int journal_begin_segment(struct journal *j)
     return 0;
 }
 
-static int refuse(struct journal *j)
+/* After one could not be made, the next is believed when it is there. */
+bool journal_has_more_coming(const struct journal *j)
+{
+    uint32_t slot;
+
+    if (j->held)
+        return false;
+    if (j->making)
+        return j->making_result == 0;
+    return journal_reuse_waits(j) || (j->ready.n > 0 && journal_wants(j, &slot));
+}
+
+void journal_space(const struct journal *j, struct record_space *out)
+{
+    const struct slot *s = &j->slots[j->used.slots[j->used.n - 1]];
+
+    out->rest = slot_limit(s) - s->end;
+    out->segment = record_room(record_size_max(j->segment_size));
+    if (journal_has_more_coming(j))
+        out->segments = UINT32_MAX;
+    else
+        out->segments = j->ready.n > JOURNAL_RESERVE ? j->ready.n - JOURNAL_RESERVE : 0;
+}
+
+void journal_short_of_room(struct journal *j)
 {
     j->trouble = -ENOSPC;
     j->refused = false;
@@ -335,19 +361,26 @@ static int refuse(struct journal *j)
                  "the journal %.300s is full: all of its %llu bytes are in use; acknowledge or "
                  "purge what waits there, or set journal_size higher",
                  j->path, (unsigned long long)j->n_slots * j->segment_size);
-    return -ENOSPC;
 }
 
 int journal_find_room(struct journal *j, uint32_t room, enum journal_claim claim)
 {
+    static const uint32_t kept[] = {
+        [JOURNAL_NEW] = JOURNAL_RESERVE,
+        [JOURNAL_TAKEN] = 1,
+        [JOURNAL_RESERVED] = 0,
+    };
     struct slot *s = journal_current(j);
-    uint32_t kept = claim == JOURNAL_NEW ? JOURNAL_RESERVE : 0;
 
     if (room <= slot_limit(s) - s->end)
         return 0;
-    if (j->ready.n <= kept)
-        return refuse(j);
-    return journal_begin_segment(j);
+    if (j->ready.n <= (claim == JOURNAL_RESERVED ? 0 : JOURNAL_RESERVE) &&
+        journal_has_more_coming(j))
+        return -EAGAIN;
+    if (j->ready.n > kept[claim])
+        return journal_begin_segment(j);
+    journal_short_of_room(j);
+    return -ENOSPC;
 }
 
 /* ---- Using segments again ---- */
@@ -383,6 +416,14 @@ void journal_reap(struct journal *j)
                 i++;
         }
     }
+}
+
+bool journal_reuse_waits(const struct journal *j)
+{
+    const struct slot *oldest = &j->slots[j->used.slots[0]];
+
+    return j->used.n > 1 && oldest->live == 0 && j->synced < oldest->emptied &&
+           journal_available(j) <= JOURNAL_RESERVE + 1;
 }
 
 /* What packing all but the last segment anew would gain at least. A thing that does not fit the

@@ -152,13 +152,20 @@ void journal_order(struct journal *j);
 /* The next ready segment is the one that is written to. There is one. 0 or -ENOMEM. */
 int journal_begin_segment(struct journal *j);
 
-/* Room for a record in the segment that is written to, perhaps the next. 0, -ENOSPC, -ENOMEM. */
+/* Will there be another segment without anybody's doing? */
+bool journal_has_more_coming(const struct journal *j);
+
+/* Room for a record in the segment that is written to, perhaps the next. 0, -EAGAIN, -ENOSPC,
+ * -ENOMEM. */
 int journal_find_room(struct journal *j, uint32_t room, enum journal_claim claim);
 
 /* Segments in which nothing lives become idle, oldest first. */
 void journal_reap(struct journal *j);
 
 void journal_make_idle(struct journal *j, uint32_t slot);
+
+/* Does a segment that could be used again wait for a sync that nobody else asks for? */
+bool journal_reuse_waits(const struct journal *j);
 
 /* Segments that are not used, or could be made. */
 uint32_t journal_available(const struct journal *j);

@@ -135,14 +135,12 @@ int journal_append(struct journal *j, const struct record *record,
 bool journal_busy(const struct journal *j)
 {
     const struct slot *s = &j->slots[j->used.slots[j->used.n - 1]];
-    const struct slot *oldest = &j->slots[j->used.slots[0]];
-    uint32_t slot;
 
     if (j->gather->n_bytes + j->gather->source_bytes > GATHER_MUCH)
         return true;
     if (j->ready.n > JOURNAL_RESERVE || slot_limit(s) - s->end >= s->header.size / 2)
         return false;
-    return j->making || journal_wants(j, &slot) || (j->used.n > 1 && oldest->live == 0);
+    return journal_has_more_coming(j);
 }
 
 uint64_t journal_appended(const struct journal *j)
@@ -244,19 +242,10 @@ static int list_files(struct journal *j, struct scribe_job *job)
     return 0;
 }
 
-/* A segment that could be used again waits for a sync that nobody else asks for. */
-static bool reuse_waits(const struct journal *j)
-{
-    const struct slot *oldest = &j->slots[j->used.slots[0]];
-
-    return j->used.n > 1 && oldest->live == 0 && j->synced < oldest->emptied &&
-           journal_available(j) <= JOURNAL_RESERVE + 1;
-}
-
 static bool needs_sync(const struct journal *j, const struct scribe_job *job)
 {
-    return j->sync == JOURNAL_ALWAYS || j->sync_wanted || job->n_files > 1 || reuse_waits(j) ||
-           (j->sync_due != 0 && journal_clock() >= j->sync_due);
+    return j->sync == JOURNAL_ALWAYS || j->sync_wanted || job->n_files > 1 ||
+           journal_reuse_waits(j) || (j->sync_due != 0 && journal_clock() >= j->sync_due);
 }
 
 static bool anything_to_do(const struct journal *j)
@@ -265,7 +254,8 @@ static bool anything_to_do(const struct journal *j)
         return true;
     if (first_dirty(j) == j->used.n)
         return false;
-    return j->sync_wanted || reuse_waits(j) || (j->sync_due != 0 && journal_clock() >= j->sync_due);
+    return j->sync_wanted || journal_reuse_waits(j) ||
+           (j->sync_due != 0 && journal_clock() >= j->sync_due);
 }
 
 void journal_commit(struct journal *j)

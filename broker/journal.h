@@ -120,17 +120,26 @@ struct journal_source {
 
 enum journal_claim {
     JOURNAL_NEW,      /* something new: leaves the reserve alone */
-    JOURNAL_RESERVED, /* END, MOVE, and what is moved out of a segment: may use it */
+    JOURNAL_TAKEN,    /* what was taken before: leaves a segment of it */
+    JOURNAL_RESERVED, /* END, MOVE, and what is moved out of a segment: may use all of it */
 };
 
 /* Gather a record; record->bytes and size are what is in memory, `source` (or NULL) what follows
  * them. *location is its place from now on (see JOURNAL_RELOCATED); its number is
- * journal_appended(). Errors: -ENOSPC: no room; -EMSGSIZE: larger than a segment takes; -EINVAL: a
- * thing of less than 9 bytes; -ENOMEM; -EIO: the disk refuses (journal_trouble() says more).
- * Nothing was appended then. Does not keep it. */
+ * journal_appended(). Errors: -EAGAIN: not before an event of journal_fd(): a segment is being made
+ * or emptied; -ENOSPC: no room; -EMSGSIZE: larger than a segment takes; -EINVAL: a thing of less
+ * than 9 bytes; -ENOMEM; -EIO: the disk refuses (journal_trouble() says more). Nothing was appended
+ * then. Does not keep it. */
 int journal_append(struct journal *j, const struct record *record,
                    const struct journal_source *source, enum journal_claim claim,
                    uint32_t *location);
+
+/* The space that there is for new things. */
+void journal_space(const struct journal *j, struct record_space *out);
+
+/* There was less than something needed that therefore was not appended: journal_trouble() says so
+ * until there is more. */
+void journal_short_of_room(struct journal *j);
 
 /* Would it be better to append nothing new before the next event of journal_fd()? (Much is
  * gathered, or a segment is being made or emptied.) It would still be taken, as long as there is

@@ -55,7 +55,7 @@ struct reading {
 
 struct pool_descriptor {
     uint64_t nonce;
-    int fd; /* -1: none */
+    int fd; /* negative: none */
 };
 
 /* A retained message with a large payload, which is brought back when all else is there. */
@@ -81,7 +81,8 @@ struct keeper {
     uint32_t n_retired;
     struct large *large;
     uint32_t n_large;
-    uint64_t wall; /* CLOCK_REALTIME less CLOCK_BOOTTIME, nanoseconds */
+    bool postponed; /* something due: a segment is being made or emptied */
+    uint64_t wall;  /* CLOCK_REALTIME less CLOCK_BOOTTIME, nanoseconds */
     struct log_limit trouble_limit;
     struct log_limit damage_limit;
 };
@@ -134,7 +135,7 @@ static void retire(struct keeper *k, int fd, uint64_t number)
     k->retired[k->n_retired++].number = number;
 }
 
-/* By its name, checked like all that a client makes (S1). */
+/* By its name, checked like all that a client makes (S1). -errno if it is not there, or not one. */
 static int open_pool(const struct broker *b, uint64_t nonce)
 {
     char name[NAMES_MAX];
@@ -143,34 +144,31 @@ static int open_pool(const struct broker *b, uint64_t nonce)
 
     names_pool(name, b->instance, nonce);
     fd = shm_open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
-    if (fd >= 0 && (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || status.st_nlink != 1 ||
-                    status.st_uid != b->engine.uid)) {
-        close(fd);
-        fd = -1;
-    }
-    return fd;
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_nlink == 1 &&
+        status.st_uid == b->engine.uid)
+        return fd;
+    close(fd);
+    return -EBADF;
 }
 
-/* A publisher's is kept open. */
-static int pool_descriptor(struct broker *b, uint64_t nonce)
+/* A publisher's is kept open. NULL: this pool has no publisher any more. */
+static struct pool_descriptor *publishers_pool(struct broker *b, uint64_t nonce)
 {
     struct keeper *k = b->keeper;
     uint16_t pool = pools_find(&b->engine, nonce);
     uint16_t owner = pool == 0 ? REF_NOBODY : b->engine.pools[pool - 1].owner;
     struct pool_descriptor *d;
-    int fd;
 
-    if (owner == REF_NOBODY) {
-        fd = open_pool(b, nonce);
-        retire(k, fd, journal_appended(k->journal) + 1);
-        return fd;
-    }
+    if (owner == REF_NOBODY)
+        return NULL;
     d = &k->descriptors[owner];
     if (d->fd >= 0 && d->nonce == nonce)
-        return d->fd;
+        return d;
     retire(k, d->fd, journal_appended(k->journal));
     *d = (struct pool_descriptor){.nonce = nonce, .fd = open_pool(b, nonce)};
-    return d->fd;
+    return d;
 }
 
 /* Else a pool would keep its memory after its name has gone. */
@@ -186,47 +184,98 @@ void keeper_forget(struct broker *b, uint16_t row)
 
 /* ---- To the journal ---- */
 
+/* What the engine may claim: the space that there is now. */
+static void give_space(struct broker *b)
+{
+    struct keeper *k = b->keeper;
+    struct record_space space;
+    const char *sentence;
+    int trouble;
+
+    if (durable_was_short(&b->engine))
+        journal_short_of_room(k->journal);
+    trouble = journal_trouble(k->journal, &sentence);
+    journal_space(k->journal, &space);
+    durable_give_space(&b->engine, &space,
+                       trouble == 0         ? WIRE_C_OK
+                       : trouble == -ENOSPC ? WIRE_C_JOURNAL_FULL
+                                            : WIRE_C_JOURNAL_ERROR);
+}
+
 static void say_trouble(struct broker *b)
 {
     struct keeper *k = b->keeper;
-    const char *sentence = NULL;
+    const char *sentence;
     int trouble = journal_trouble(k->journal, &sentence);
 
-    b->engine.journal_refuses = trouble == 0         ? WIRE_C_OK
-                                : trouble == -ENOSPC ? WIRE_C_JOURNAL_FULL
-                                                     : WIRE_C_JOURNAL_ERROR;
+    board_set(&b->engine.board->journal.full, trouble != 0);
     if (trouble != 0)
         log_limited(&k->trouble_limit, b->engine.now, CONFIG_LOG_WARNING,
                     "%s; durable messages are refused", sentence);
 }
 
-static void append_item(struct broker *b, struct durable_item *item)
+static enum journal_claim claim_of(const struct durable_item *item)
+{
+    if (item->record.kind == RECORD_MOVE)
+        return JOURNAL_RESERVED;
+    return item->inherited ? JOURNAL_TAKEN : JOURNAL_NEW;
+}
+
+/* Append it, with what the helper is to read of its payload. As journal_append(), or why its pool
+ * cannot be opened. */
+static int append_record(struct broker *b, const struct durable_item *item, uint32_t *location)
 {
     struct keeper *k = b->keeper;
-    struct journal_source source = {.fd = -1,
-                                    .offset = (uint64_t)item->place.offset * WIRE_SLOT_UNIT,
+    struct pool_descriptor *d;
+    struct journal_source source = {.offset = (uint64_t)item->place.offset * WIRE_SLOT_UNIT,
                                     .size = item->place.size};
-    enum journal_claim claim =
-        item->record.kind == RECORD_MOVE || item->inherited ? JOURNAL_RESERVED : JOURNAL_NEW;
-    uint32_t location = 0;
-    int r = 0;
+    int r;
+
+    if (item->place.size == 0)
+        return journal_append(k->journal, &item->record, NULL, claim_of(item), location);
+    d = publishers_pool(b, item->place.pool);
+    source.fd = d != NULL ? d->fd : open_pool(b, item->place.pool);
+    if (source.fd < 0)
+        return source.fd;
+    r = journal_append(k->journal, &item->record, &source, claim_of(item), location);
+    if (d == NULL && r < 0)
+        close(source.fd);
+    else if (d == NULL)
+        retire(k, source.fd, journal_appended(k->journal));
+    return r;
+}
+
+/* False: no more now. */
+static bool append_item(struct broker *b, struct durable_item *item)
+{
+    struct keeper *k = b->keeper;
+    uint32_t location;
+    int r;
 
     item->record.when = when_of(k, item->expiry);
-    if (item->place.size > 0) {
-        source.fd = pool_descriptor(b, item->place.pool);
-        r = source.fd < 0 ? -EIO : 0;
+    r = append_record(b, item, &location);
+    switch (r) {
+    case 0:
+        if (item->record.kind != RECORD_MOVE)
+            journal_keep(k->journal, location);
+        durable_appended(&b->engine, item, location, journal_appended(k->journal));
+        return true;
+    case -EAGAIN:
+        durable_postponed(&b->engine);
+        return false;
+    case -ENOSPC:
+    case -EIO:
+    case -ENOMEM:
+    case -EMFILE:
+    case -ENFILE:
+        durable_passed_over(&b->engine, item);
+        return true;
+    default:
+        log_limited(&k->trouble_limit, b->engine.now, CONFIG_LOG_WARNING,
+                    "something durable cannot be written to the journal: %s", strerror(-r));
+        durable_refused(&b->engine, item, WIRE_C_JOURNAL_ERROR);
+        return true;
     }
-    if (r == 0)
-        r = journal_append(k->journal, &item->record, item->place.size > 0 ? &source : NULL, claim,
-                           &location);
-    if (r < 0) {
-        durable_refused(&b->engine, item,
-                        r == -ENOSPC ? WIRE_C_JOURNAL_FULL : WIRE_C_JOURNAL_ERROR);
-        return;
-    }
-    if (item->record.kind != RECORD_MOVE)
-        journal_keep(k->journal, location);
-    durable_appended(&b->engine, item, location, journal_appended(k->journal));
 }
 
 /* What has ended, many in a record. */
@@ -256,14 +305,20 @@ static void append_ends(struct broker *b)
 
 void keeper_append(struct broker *b)
 {
+    struct keeper *k = b->keeper;
     struct durable_item item;
 
-    if (b->keeper == NULL)
+    if (k == NULL)
         return;
-    for (uint64_t n = durable_due(&b->engine); n > 0 && durable_next(&b->engine, &item); n--)
-        append_item(b, &item);
-    append_ends(b);
-    durable_stamp(&b->engine, journal_appended(b->keeper->journal));
+    k->postponed = false;
+    for (uint64_t n = durable_due(&b->engine);
+         n > 0 && !k->postponed && durable_next(&b->engine, &item); n--)
+        k->postponed = !append_item(b, &item);
+    if (!k->postponed) /* what goes on in another record is in that before this one ends */
+        append_ends(b);
+    if (durable_due(&b->engine) == 0)
+        durable_stamp(&b->engine, journal_appended(k->journal));
+    give_space(b);
 }
 
 /* ---- Read back ---- */
@@ -618,7 +673,6 @@ static void show(struct broker *b)
     board_set(&board->size, f.bytes_used);
     board_set(&board->live, f.bytes_live);
     board_set(&board->segments, f.segments);
-    board_set(&board->full, b->engine.journal_refuses != WIRE_C_OK);
     board_set(&board->unsynced,
               journal_appended(b->keeper->journal) - journal_synced(b->keeper->journal));
     board_set(&board->counters.records, journal_appended(b->keeper->journal));
@@ -655,7 +709,8 @@ void keeper_fetch(struct broker *b)
 
 bool keeper_is_busy(const struct broker *b)
 {
-    return b->keeper != NULL && (journal_busy(b->keeper->journal) || keeper_is_behind(b));
+    return b->keeper != NULL &&
+           (b->keeper->postponed || journal_busy(b->keeper->journal) || keeper_is_behind(b));
 }
 
 bool keeper_is_behind(const struct broker *b)

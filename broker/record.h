@@ -86,6 +86,28 @@ static inline uint32_t record_size_max(uint32_t segment_size)
     return segment_size - 2 * RECORD_HEADER_SIZE - 2 * RECORD_UNIT - RECORD_HEAD_SIZE;
 }
 
+/* The space for records that are to come: in order, none crosses from one segment into the next. */
+struct record_space {
+    uint32_t rest;     /* bytes of the segment that is written to */
+    uint32_t segments; /* more of them; UINT32_MAX: as many as need be, in time */
+    uint32_t segment;  /* the bytes in one; a record takes no more */
+};
+
+/* Take what a record of this size takes. False: there is not so much. */
+static inline bool record_take_space(struct record_space *space, uint32_t size)
+{
+    uint32_t room = record_room(size);
+
+    if (room > space->rest) {
+        if (space->segments == 0)
+            return false;
+        space->segments -= space->segments < UINT32_MAX;
+        space->rest = space->segment;
+    }
+    space->rest -= room;
+    return true;
+}
+
 /* A place in the whole of the journal; later ones are greater. */
 static inline uint64_t record_position(uint64_t generation, uint32_t offset)
 {

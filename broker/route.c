@@ -274,7 +274,8 @@ static uint8_t keep(struct routing *t, const struct wire_frame *f, struct topic 
                     uint32_t cell)
 {
     struct engine *e = t->e;
-    unsigned flags = e->durable != NULL && e->journal_refuses == WIRE_C_OK ? REF_DURABLE : 0;
+    unsigned flags;
+    uint8_t code;
 
     if (f->payload_size == 0) {
         forget_kept(e, topic);
@@ -284,11 +285,13 @@ static uint8_t keep(struct routing *t, const struct wire_frame *f, struct topic 
         engine_count_refusal(e, t->row, REFUSAL_retained_full);
         return WIRE_C_RETAINED_FULL;
     }
+    code = durable_claim(e, f->size + (uint64_t)f->slot.size);
+    flags = e->durable != NULL && code == WIRE_C_OK ? REF_DURABLE : 0;
     forget_kept(e, topic);
     topics_keep(&e->topics, topic,
                 engine_make(e, REF_WORD(REF_KEPT, flags, f->priority, 0, REF_NOBODY, 0), cell,
                             engine_when(f->expiry)));
-    return e->durable != NULL ? e->journal_refuses : WIRE_C_OK;
+    return code;
 }
 
 /* Returns WIRE_C_OK, or why the group did not take it: counted for its publisher. Cold: what goes

@@ -31,9 +31,9 @@ static struct paper {
     struct entry entries[ENTRIES];
     uint32_t n;
     uint32_t written;
-    bool full;
     uint32_t dropped[ENTRIES]; /* places, in their order */
     uint32_t n_dropped;
+    bool full;
 } paper;
 
 static const struct rig_options with_journal = {.journal = true};
@@ -70,7 +70,7 @@ static void append_things(struct engine *e)
 
     for (uint64_t n = durable_due(e); n > 0 && durable_next(e, &item); n--) {
         if (paper.full) {
-            durable_refused(e, &item, WIRE_C_JOURNAL_FULL);
+            durable_passed_over(e, &item);
             continue;
         }
         uint32_t place = write_down(&item.record, item.expiry);
@@ -99,7 +99,16 @@ static void append(struct engine *e)
 {
     append_things(e);
     append_ends(e);
-    durable_stamp(e, paper.n);
+    if (durable_due(e) == 0)
+        durable_stamp(e, paper.n);
+}
+
+static void set_full(struct rig *r, bool full)
+{
+    paper.full = full;
+    durable_give_space(
+        &r->engine, &(struct record_space){.segments = full ? 0 : UINT32_MAX, .segment = 1 << 20},
+        WIRE_C_OK);
 }
 
 static void drop(void *context, uint32_t place)
@@ -340,16 +349,70 @@ static void what_is_refused_is_not_taken_and_said_to_be(void **state)
     uint16_t row = member(r, 0);
     uint16_t publisher = expect_session(r, "");
 
-    paper.full = true;
+    set_full(r, true);
     publish(r, publisher, 9, "x", 8);
     settle(r);
     expect_answer(r, publisher, WIRE_C_JOURNAL_FULL, 9, 1);
     expect_nothing(r, row);
-    paper.full = false;
+    set_full(r, false);
     publish(r, publisher, 10, "y", 8);
     settle(r);
     expect_answer(r, publisher, WIRE_C_OK, 10, 1);
     expect_job(r, row, "y", 0);
+}
+
+static void of_several_messages_only_those_without_room_are_refused(void **state)
+{
+    struct rig *r = *state;
+    uint16_t row = member(r, 0);
+    uint32_t room = record_room((uint32_t)wire_message_size(strlen("job/it"), strlen("x")));
+    uint16_t publisher = expect_session(r, "");
+
+    durable_give_space(&r->engine, &(struct record_space){.rest = 2 * room, .segment = 1 << 20},
+                       WIRE_C_OK);
+    for (uint32_t number = 9; number < 13; number++)
+        publish(r, publisher, number, "x", 8);
+    settle(r);
+    expect_answer(r, publisher, WIRE_C_JOURNAL_FULL, 11, 1);
+    expect_answer(r, publisher, WIRE_C_JOURNAL_FULL, 12, 1);
+    expect_answer(r, publisher, WIRE_C_OK, 9, 1);
+    expect_answer(r, publisher, WIRE_C_OK, 10, 1);
+    expect_nothing(r, publisher);
+    expect_job(r, row, "x", 0);
+    expect_job(r, row, "x", 0);
+    expect_nothing(r, row);
+    assert_true(durable_was_short(&r->engine));
+}
+
+/* A segment is being made: it is taken, and given to members, but confirmed when it is there. */
+static void J4_what_waits_for_room_is_confirmed_when_it_was_written(void **state)
+{
+    struct rig *r = *state;
+    uint16_t row = member(r, 0);
+    uint16_t publisher = expect_session(r, "");
+
+    paper.full = true;
+    publish(r, publisher, 9, "x", 8);
+    settle(r);
+    expect_job(r, row, "x", 0);
+    expect_nothing(r, publisher);
+    paper.full = false;
+    settle(r);
+    expect_answer(r, publisher, WIRE_C_OK, 9, 1);
+}
+
+static void what_no_segment_takes_is_refused(void **state)
+{
+    struct rig *r = *state;
+    uint16_t row = member(r, 0);
+    uint16_t publisher = expect_session(r, "");
+
+    durable_give_space(&r->engine, &(struct record_space){.segments = UINT32_MAX, .segment = 64},
+                       WIRE_C_OK);
+    publish(r, publisher, 9, "one that is far too long for such a segment", 8);
+    settle(r);
+    expect_answer(r, publisher, WIRE_C_JOURNAL_ERROR, 9, 1);
+    expect_nothing(r, row);
 }
 
 static void a_group_that_the_journal_refuses_is_not_made(void **state)
@@ -357,13 +420,13 @@ static void a_group_that_the_journal_refuses_is_not_made(void **state)
     struct rig *r = *state;
     uint16_t row = expect_session(r, "");
 
-    paper.full = true;
+    set_full(r, true);
     join(r, row, 0);
     settle(r);
     expect_answer(r, row, WIRE_C_JOURNAL_FULL, 77, 1);
     life_tick(&r->engine);
     assert_int_equal(r->engine.n_live_groups, 0);
-    paper.full = false;
+    set_full(r, false);
     join(r, row, 0);
     settle(r);
     expect_answer(r, row, WIRE_C_OK, 77, 1);
@@ -530,11 +593,11 @@ static void a_dead_letter_is_recorded_as_one_when_there_is_room_again(void **sta
     settle(r);
     name = expect_job(r, row, "x", 0);
     age = age_of(r, name);
-    paper.full = true;
+    set_full(r, true);
     reject(r, row, name);
     settle(r);
     assert_int_equal(count_records(RECORD_MOVE, age), 0);
-    paper.full = false;
+    set_full(r, false);
     settle(r);
     assert_int_equal(count_records(RECORD_MOVE, age), 1);
 }
@@ -659,6 +722,9 @@ int main(void)
         TEST(a_confirm_waits_until_its_record_is_synced),
         TEST(a_confirm_of_what_is_not_durable_passes_by),
         TEST(what_is_refused_is_not_taken_and_said_to_be),
+        TEST(of_several_messages_only_those_without_room_are_refused),
+        TEST(J4_what_waits_for_room_is_confirmed_when_it_was_written),
+        TEST(what_no_segment_takes_is_refused),
         TEST(a_group_that_the_journal_refuses_is_not_made),
         TEST(J3_a_kill_forgets_no_end),
         TEST(J3_an_end_that_was_not_written_is_appended_again),

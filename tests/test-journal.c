@@ -42,8 +42,9 @@ uint64_t journal_now = 1;
 enum {
     SEGMENT = 64 << 10,
     SEGMENTS = 7,
-    THINGS = 4096, /* in a run */
-    PLACES = 12,   /* records of a thing that are remembered */
+    THINGS = 4096,  /* in a run */
+    PLACES = 12,    /* records of a thing that are remembered */
+    PATIENCE = 500, /* rounds until a segment that is coming is there */
     SIZE_MAX_ = 5000,
     SECOND = 1000000000,
 };
@@ -208,6 +209,26 @@ static int append_thing(unsigned age, const struct journal_source *source, uint3
     return 0;
 }
 
+static void collect(void);
+static void move_things(void);
+
+/* A segment is said to be coming: without anything new or ended, it does. Else -EAGAIN. */
+static int append_in_time(unsigned age, const struct journal_source *source, uint32_t size,
+                          enum journal_claim claim)
+{
+    int r = append_thing(age, source, size, claim);
+
+    for (unsigned i = 0; r == -EAGAIN && i < PATIENCE; i++) {
+        journal_commit(journal);
+        scribe_work(&journal->scribe);
+        collect();
+        move_things();
+        make_bytes(age);
+        r = append_thing(age, source, size, claim);
+    }
+    return r;
+}
+
 static void put_thing(void)
 {
     static const uint8_t kinds[] = {RECORD_PUT,  RECORD_PUT,   RECORD_PUT,
@@ -226,7 +247,7 @@ static void put_thing(void)
         t->lost = source.offset + source.size > fake_pool_size;
     }
     make_bytes(age);
-    r = append_thing(age, source.size > 0 ? &source : NULL, t->size - source.size, JOURNAL_NEW);
+    r = append_in_time(age, source.size > 0 ? &source : NULL, t->size - source.size, JOURNAL_NEW);
     t->put = journal_appended(journal);
     if (r == 0)
         n_things = age;
@@ -666,7 +687,7 @@ static void append_again(unsigned age)
 
     make_bytes(age);
     t->again = true;
-    t->unsure = append_thing(age, NULL, t->size, JOURNAL_RESERVED) < 0;
+    t->unsure = append_in_time(age, NULL, t->size, JOURNAL_TAKEN) < 0;
     t->put = journal_appended(journal);
 }
 
