@@ -20,7 +20,6 @@
 #include "tests/support/daemon.h"
 #include "tests/support/patience.h"
 #include "tests/support/tool.h"
-#include "tools/bench-folder.h"
 
 enum { LARGE = 300000, BUSY_SIZE = 800 };
 
@@ -28,7 +27,6 @@ enum { LARGE = 300000, BUSY_SIZE = 800 };
 static const char small[] = "max_clients = 4;\nqueue_depth = 4;\npool_max = \"1M\";\n";
 
 static struct tool ctl, other;
-static struct folder journal; /* of the broker, if the test gives it one */
 
 static int setup(void **state)
 {
@@ -45,7 +43,6 @@ static int teardown(void **state)
     tool_discard(&ctl);
     tool_discard(&other);
     actor_kill_all();
-    folder_remove(&journal);
     return daemon_teardown(state);
 }
 
@@ -85,11 +82,8 @@ static void start_with_journal(struct daemon *d)
 {
     char config[512];
 
-    assert_int_equal(folder_make(&journal, "/tmp"), 0);
-    snprintf(config, sizeof config,
-             "%sjournal = \"%s\";\njournal_segment = \"1M\";\njournal_size = \"8M\";\n", small,
-             journal.path);
-    daemon_start(d, config);
+    snprintf(config, sizeof config, "%sjournal_segment = \"1M\";\njournal_size = \"8M\";\n", small);
+    daemon_start_with_journal(d, config);
 }
 
 /* A payload that lies in a pool, and not in memory once it is in the journal. */
@@ -345,7 +339,7 @@ static void peek_reads_the_journal_of_a_broker_that_lives_or_is_dead(void **stat
     expect_peek("orders", "9 small\n");
     assert_string_equal(ctl.errors, "mqctl: orders: 1 message is on disk, and not shown: say with "
                                     "--journal where the journal is\n");
-    assert_int_equal(CTL("peek", "orders", "--journal", journal.path, "-F", "%p"), 0);
+    assert_int_equal(CTL("peek", "orders", "--journal", d->journal.path, "-F", "%p"), 0);
     assert_string_equal(ctl.errors, "");
     assert_int_equal(ctl.size, 6 + LARGE + 1);
     assert_memory_equal(ctl.text + 6, payload, LARGE);
@@ -388,7 +382,7 @@ static void damage_message(const struct daemon *d)
     while (row > ctl.text && row[-1] != '\n')
         row--;
     assert_int_equal(sscanf(row, "%31s %u", file, &offset), 2);
-    snprintf(path, sizeof path, "%s/%s/%s", journal.path, d->instance, file);
+    snprintf(path, sizeof path, "%s/%s/%s", d->journal.path, d->instance, file);
     fd = open(path, O_WRONLY | O_CLOEXEC);
     assert_true(fd >= 0);
     assert_int_equal(pwrite(fd, "X", 1, (off_t)offset + 60), 1);
@@ -409,10 +403,10 @@ static void a_journal_is_checked_and_shown(void **state)
     assert_non_null(strstr(ctl.text, "; a broker is writing to it\n"));
     assert_non_null(strstr(ctl.text, "\nwhole\n"));
     assert_int_equal(daemon_stop(d), 0);
-    assert_int_equal(CTL("journal", "dump", journal.path), 0);
+    assert_int_equal(CTL("journal", "dump", d->journal.path), 0);
     assert_non_null(strstr(ctl.text, " lives\n"));
     damage_message(d);
-    assert_int_equal(CTL("journal", "check", journal.path), 1);
+    assert_int_equal(CTL("journal", "check", d->journal.path), 1);
     assert_null(strstr(ctl.text, "\nwhole\n"));
     assert_non_null(strstr(ctl.text, "00000000.mqj"));
 }

@@ -29,6 +29,8 @@
 #include "tests/support/actor.h"
 #include "tests/support/patience.h"
 
+enum { CONFIG_SIZE = 1024 };
+
 static unsigned n_instances;
 static unsigned n_descriptors; /* of this process at setup */
 static int last_descriptor;    /* the highest of them */
@@ -217,6 +219,17 @@ void daemon_start(struct daemon *d, const char *config)
     launch(d);
 }
 
+void daemon_start_with_journal(struct daemon *d, const char *config)
+{
+    char text[CONFIG_SIZE];
+
+    if (d->journal.path[0] == '\0')
+        assert_int_equal(folder_make(&d->journal, "/tmp"), 0);
+    snprintf(text, sizeof(text), "%sjournal = \"%s\";\n", config != NULL ? config : "",
+             d->journal.path);
+    daemon_start(d, text);
+}
+
 void daemon_restart(struct daemon *d)
 {
     launch(d);
@@ -397,6 +410,12 @@ void daemon_reboot(struct daemon *d)
     remove_all(d);
 }
 
+void daemon_reboot_and_start(struct daemon *d)
+{
+    daemon_reboot(d);
+    daemon_restart(d);
+}
+
 int daemon_refuse(struct daemon *d)
 {
     uint64_t begun = patience_now();
@@ -504,6 +523,7 @@ int daemon_teardown(void **state)
     segment_close(&d->board);
     close(d->log);
     unlink(d->config);
+    folder_remove(&d->journal);
     free(d->nonces);
     free(d);
     assert_int_equal(status, 0);

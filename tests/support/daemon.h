@@ -15,18 +15,20 @@
 #include "libclient/mqclient.h"
 #include "libclient/names.h"
 #include "libclient/segment.h"
+#include "tools/bench-folder.h"
 
 enum { DAEMON_NONCES_MAX = 4096 };
 
 struct daemon {
     char instance[NAMES_INSTANCE_MAX + 1];
-    char config[64];      /* path of its configuration file */
-    const char *program;  /* path of another broker than the one that is built for use; or NULL */
-    uint64_t queue_bytes; /* RLIMIT_MSGQUEUE it is started with; 0: the test's own */
-    pid_t pid;            /* 0: does not run */
-    int log;              /* what it wrote to standard error */
-    struct segment board; /* mapped since it serves; also after it died */
-    uint64_t *nonces;     /* of the reply queues that were seen on the board */
+    char config[64];       /* path of its configuration file */
+    const char *program;   /* path of another broker than the one that is built for use; or NULL */
+    uint64_t queue_bytes;  /* RLIMIT_MSGQUEUE it is started with; 0: the test's own */
+    pid_t pid;             /* 0: does not run */
+    int log;               /* what it wrote to standard error */
+    struct segment board;  /* mapped since it serves; also after it died */
+    struct folder journal; /* of daemon_start_with_journal() */
+    uint64_t *nonces;      /* of the reply queues that were seen on the board */
     unsigned n_nonces;
 };
 
@@ -40,6 +42,9 @@ int daemon_teardown(void **state);
 
 /* Start it with this configuration (NULL: all defaults), and return when it serves. */
 void daemon_start(struct daemon *d, const char *config);
+
+/* The same, and it keeps a journal, in a folder that is there until the teardown. */
+void daemon_start_with_journal(struct daemon *d, const char *config);
 
 /* Write another configuration, to be read on SIGHUP or at the next start. */
 void daemon_configure(const struct daemon *d, const char *config);
@@ -61,6 +66,7 @@ void daemon_kill(struct daemon *d);
 /* What a reboot of the machine leaves of it: files, and nothing else. SIGKILL, and all of its
  * queues and segments are gone; those of its clients too, who are the caller's to kill. */
 void daemon_reboot(struct daemon *d);
+void daemon_reboot_and_start(struct daemon *d);
 
 /* Fork it, and return when it has ended without having served: its exit status. */
 int daemon_refuse(struct daemon *d);

@@ -49,3 +49,30 @@ void must_hear_nothing(struct mqc *client, const char *name)
     must(mqc_publish(client, topic, "nothing else", 12, 0));
     must_hear(client, "nothing else");
 }
+
+void must_retain(struct mqc *client, const char *topic, const void *payload, size_t size)
+{
+    const struct mqc_publication p = {.topic = topic,
+                                      .payload = payload,
+                                      .size = size,
+                                      .priority = 8,
+                                      .flags = MQC_RETAIN | MQC_CONFIRM};
+    int64_t number = mqc_publish_with(client, &p);
+
+    must(number);
+    must(mqc_confirm_wait(client, number, PATIENCE_MS));
+}
+
+void must_find_retained(struct mqc *client, const char *topic, const void *payload, size_t size)
+{
+    struct mqc_message m;
+
+    must(mqc_subscribe(client, topic, 0));
+    m = must_receive(client);
+    assert_string_equal(m.topic, topic);
+    assert_int_equal(m.flags, MQC_M_RETAINED);
+    assert_int_equal(m.size, size);
+    assert_memory_equal(m.payload, payload, size);
+    mqc_message_free(&m);
+    must(mqc_unsubscribe(client, topic));
+}

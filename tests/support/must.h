@@ -3,6 +3,7 @@
 #ifndef MQBROKER_TESTS_SUPPORT_MUST_H
 #define MQBROKER_TESTS_SUPPORT_MUST_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "libclient/mqclient.h"
@@ -22,5 +23,10 @@ void must_hear(struct mqc *client, const char *payload);
 /* Nothing is on its way to this client, who is called `name`: what is said to it now, below all
  * else, comes next. */
 void must_hear_nothing(struct mqc *client, const char *name);
+
+/* Publish a retained message, and return when the broker has taken it; subscribe to its topic, be
+ * given it, and unsubscribe. */
+void must_retain(struct mqc *client, const char *topic, const void *payload, size_t size);
+void must_find_retained(struct mqc *client, const char *topic, const void *payload, size_t size);
 
 #endif
