@@ -8,6 +8,7 @@
 
 #include "broker/durable.h"
 #include "broker/groups.h"
+#include "broker/knots.h"
 #include "broker/pools.h"
 
 #include <errno.h>
@@ -150,6 +151,7 @@ static void watch_room(struct engine *e, uint16_t row)
     if (is_short && s->short_since == 0) {
         s->short_since = e->now;
         e->n_short++;
+        knots_expect(e);
         touch_stalled(e);
     } else if (!is_short && s->short_since != 0) {
         s->short_since = 0;
@@ -223,6 +225,7 @@ void engine_show_identity(struct engine *e, uint16_t i)
     memcpy(info.name, row->name, sizeof(info.name));
     if (row->state == ROW_FREE)
         info = (struct board_client_info){0};
+    atomic_store_explicit(&board_row(e->board, i)->stuck, 0, memory_order_relaxed);
     board_write_identity(board_row(e->board, i), &info);
 }
 
@@ -360,7 +363,7 @@ bool engine_in_doubt(const struct engine *e, const struct reference *r)
 
 /* A delivery of a kept message is the retained store's, whatever became of that message since: its
  * publisher is not charged (P4). Nor is who gets a LENT: it published nothing. */
-static bool pins(const struct reference *r)
+bool engine_pins(const struct reference *r)
 {
     return (ref_flags(r) & REF_RETAINED) == 0 &&
            ((ref_flags(r) & REF_ANSWER) == 0 || ref_tries(r) != ENGINE_LENT);
@@ -370,7 +373,7 @@ static void pin(struct engine *e, const struct reference *r)
 {
     struct cell *c = store_cell(&e->store, r->cell);
 
-    if (!pins(r) || c->pins++ > 0)
+    if (!engine_pins(r) || c->pins++ > 0)
         return;
     e->sessions[c->account].charged += wire_charge(c->size);
     engine_dirty(e, c->account);
@@ -380,7 +383,7 @@ static void unpin(struct engine *e, const struct reference *r)
 {
     struct cell *c = store_cell(&e->store, r->cell);
 
-    if (!pins(r) || --c->pins > 0)
+    if (!engine_pins(r) || --c->pins > 0)
         return;
     e->sessions[c->account].charged -= wire_charge(c->size);
     engine_dirty(e, c->account);

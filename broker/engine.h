@@ -98,13 +98,16 @@ struct session {
     bool nudge;       /* has half of its window back: wake it (P5) */
     bool dead;        /* its process: nobody reads its queue any more */
     bool said_bye;
-    bool over;         /* its end was carried out: what it may have sent since is nobody's */
-    bool lingers;      /* ended by the broker, and its process still reads payloads in place */
-    bool wants_buffer; /* found none free, and has asked for its pool or for one more */
-    bool holding;      /* stands in engine.holders */
-    bool sated;        /* holds as much as it may: nothing more from pools until some comes back */
-    bool groups_next;  /* of equals, those of its groups have their turn */
-    bool broken;       /* its pool cannot be believed: set by the shell when its mapping failed */
+    bool over;          /* its end was carried out: what it may have sent since is nobody's */
+    bool lingers;       /* ended by the broker, and its process still reads payloads in place */
+    bool wants_buffer;  /* found none free, and has asked for its pool or for one more */
+    bool holding;       /* stands in engine.holders */
+    bool sated;         /* holds as much as it may: nothing more from pools until some comes back */
+    bool groups_next;   /* of equals, those of its groups have their turn */
+    bool broken;        /* its pool cannot be believed: set by the shell when its mapping failed */
+    bool in_knot;       /* of the last look for knots: it is in one, as far as was seen */
+    uint64_t in_vain;   /* … what it said, if it waits only for others who do; 0: it does not */
+    uint64_t knot_mark; /* … what it knew then, if it was in a knot; 0: it was not */
 };
 
 enum { BLOCKED_NOT = 0xff };
@@ -155,7 +158,11 @@ struct engine {
     uint32_t n_stalled;
     uint32_t n_live;
     uint64_t next_stall_check;
-    uint64_t now; /* nanoseconds of CLOCK_BOOTTIME, as the shell said last */
+    uint64_t next_knot_look;
+    uint64_t earliest_knot_look; /* that one, if somebody begins to wait before */
+    uint32_t n_in_vain;          /* of the last look for knots */
+    uint32_t n_knot_visits;      /* … references that it went through */
+    uint64_t now;                /* nanoseconds of CLOCK_BOOTTIME, as the shell said last */
     uint64_t next_age;
 
     /* To be carried out by the shell. */
@@ -304,6 +311,9 @@ static inline void engine_dirty(struct engine *e, uint16_t row)
 /* Look at the sessions that changed, once a turn: are they out of room, over their quota, to be
  * woken; and write their words to the board: grant, waiting, charged … */
 void engine_show(struct engine *e);
+
+/* Is the publisher charged for the bytes of this reference, which has some? */
+bool engine_pins(const struct reference *r);
 
 /* Make a reference: fill a slot that is ready, with the next age. Its derived place (list, counts,
  * deadline) is engine_link()'s. Real only after the commit. Room was made sure of: never fails. */

@@ -11,6 +11,7 @@
 
 #include "broker/durable.h"
 #include "broker/groups.h"
+#include "broker/knots.h"
 #include "broker/pools.h"
 #include "broker/pump.h"
 #include "broker/route.h"
@@ -519,6 +520,8 @@ void life_tick(struct engine *e)
 {
     run_deadlines(e);
     check_stalls(e);
+    if (knots_next_look(e) <= e->now)
+        knots_look(e);
     if (groups_next_tick(e) <= e->now)
         groups_tick(e);
     end_overdue(e);
@@ -538,6 +541,7 @@ uint64_t life_next_tick(const struct engine *e)
         next = earlier(next, (uint64_t)first.when * TICK);
     if (e->n_short > 0 || e->n_over > 0)
         next = earlier(next, e->next_stall_check);
+    next = earlier(next, knots_next_look(e));
     for (uint32_t i = 0; i < e->ending.n; i++)
         next = earlier(next, e->sessions[e->ending.rows[i]].ending_since + ENDING_LIMIT);
     return next;

@@ -7,6 +7,7 @@
  * end its own session. */
 #include "broker/pools.h"
 
+#include "broker/knots.h"
 #include "broker/life.h"
 #include "broker/pump.h"
 
@@ -130,6 +131,8 @@ static void want(struct engine *e, uint16_t row, uint64_t wants)
         return;
     e->n_wanting += (wants != 0) - (uint32_t)(s->wants != 0);
     s->wants = wants;
+    if (wants != 0)
+        knots_expect(e);
     engine_dirty(e, row);
 }
 

@@ -207,7 +207,8 @@ struct board_row {
     _Atomic uint64_t missed;                 /* messages dropped for it */
     _Atomic uint32_t level[WIRE_LEVELS + 1]; /* low half of the number of the last batch sent at
                                                 each kernel priority */
-    _Atomic uint32_t flow_reserved;
+    _Atomic uint32_t stuck; /* low half of the pool's `waits`: that wait is in vain until its
+                               client reads or frees something (broker/knots.h) */
 
     /* Watching. */
     _Alignas(64) struct board_identity identity;

@@ -211,6 +211,13 @@ int client_pool_take(struct mqc *c, uint64_t size, struct slots_place *place)
     return r;
 }
 
+bool client_pool_is_spent(const struct mqc *c, uint64_t size)
+{
+    const struct slots *slots = &c->pool.slots;
+
+    return slots->n_given == POOL_SLOTS || slots_end_wanted(slots, size) > c->pool.max;
+}
+
 /* ---- Waiting ---- */
 
 bool client_pool_stirred(const struct mqc *c)

@@ -77,15 +77,15 @@ struct need {
     struct slots_place place;              /* here they are; size 0: not yet */
 };
 
-static bool has_window(struct mqc *c, const struct need *need)
+static bool has_window(struct mqc *c, const struct need *need, bool confirm)
 {
-    return need->message == NULL || session_room(&c->session, need->message, need->confirm);
+    return need->message == NULL || session_room(&c->session, need->message, confirm);
 }
 
 /* 0: all of it is there. -EAGAIN, or what client_pool_take() returns. */
 static int look_for(struct mqc *c, struct need *need)
 {
-    if (!has_window(c, need))
+    if (!has_window(c, need, need->confirm))
         return -EAGAIN;
     return need->size == 0 ? 0 : client_pool_take(c, need->size, &need->place);
 }
@@ -94,10 +94,27 @@ static int look_for(struct mqc *c, struct need *need)
  * back to the pool wakes nobody who has not said that he waits for it. */
 static int sleep_for(struct mqc *c, const struct need *need, uint64_t deadline)
 {
-    return has_window(c, need) ? client_pool_sleep(c, deadline) : client_sleep(c, deadline);
+    return has_window(c, need, need->confirm) ? client_pool_sleep(c, deadline)
+                                              : client_sleep(c, deadline);
 }
 
-/* Wait for it (rule P5). */
+/* Others may wait for what was read here, or handed out, and not freed; and this for them. The
+ * broker sees all of that if each says that it waits. Not who waits for an outcome, which always
+ * comes, or for a pool that grows by itself; nor who has a deadline, which ends it as well. */
+static void say_that_it_waits(struct mqc *c, const struct need *need)
+{
+    struct session *s = &c->session;
+
+    if (!has_window(c, need, false))
+        session_wait(s, false, c->pool.returned);
+    else if (has_window(c, need, need->confirm) && client_pool_is_spent(c, need->size))
+        session_wait(s, true, c->pool.returned);
+    else
+        session_wait_over(s);
+}
+
+/* Wait for it (rule P5): as long as something may come of it. That ends where no more can be read,
+ * since then others may come to wait for this client; and where they do. */
 static int await(struct mqc *c, struct need *need, uint64_t deadline)
 {
     struct session *s = &c->session;
@@ -117,6 +134,13 @@ static int await(struct mqc *c, struct need *need, uint64_t deadline)
             return client_fail_plainly(-EDEADLK,
                                        "no room to publish, and no more messages can be kept for "
                                        "this client meanwhile: receive, then publish again");
+        if (session_is_stuck(s))
+            return client_fail_plainly(-EDEADLK,
+                                       "no room to publish, and none will come before this client "
+                                       "has read, and freed, what it has received: receive, then "
+                                       "publish again");
+        if (deadline == CLIENT_FOREVER)
+            say_that_it_waits(c, need);
         r = sleep_for(c, need, deadline);
     }
 }
@@ -127,6 +151,7 @@ static int find_room(struct mqc *c, struct need *need, uint64_t deadline)
 
     if (r == -EAGAIN) {
         r = await(c, need, deadline);
+        session_wait_over(&c->session);
         client_ring(c);
     }
     return r;

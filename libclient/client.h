@@ -229,6 +229,9 @@ static inline void *client_pool_at(const struct mqc *c, uint64_t offset)
  * reply queue. As client_sleep(). */
 int client_pool_sleep(struct mqc *c, uint64_t deadline);
 
+/* Is there no space for `size` bytes before some comes back, however long it may grow? */
+bool client_pool_is_spent(const struct mqc *c, uint64_t size);
+
 /* Has come back what client_pool_sleep() waits for? */
 bool client_pool_stirred(const struct mqc *c);
 

@@ -143,8 +143,10 @@ struct mqc_publication {
  * mqc_confirm_wait().
  *   -EMSGSIZE  larger than mqc_payload_max()
  *   -EAGAIN    MQC_NOWAIT, and no room
- *   -EDEADLK   no room, and nothing more can be kept for this client meanwhile: receive, then
- *              publish again
+ *   -EDEADLK   no room, and to wait on would be no use before the caller has received: nothing more
+ *              can be kept for this client, or all who could make room wait in turn for what it has
+ *              received, or for messages that it has not freed or acknowledged. Receive all that
+ *              stands, free it, then publish again
  *   -ENOSPC    /dev/shm is full */
 MQC_API int64_t mqc_publish_with(struct mqc *client, const struct mqc_publication *publication);
 

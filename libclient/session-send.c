@@ -32,6 +32,32 @@ bool session_room(struct session *s, const struct session_message *m, bool confi
     return fits(s, m->priority, charge);
 }
 
+void session_wait(struct session *s, bool for_pool, uint64_t returned)
+{
+    struct pool_header *pool = s->pool;
+
+    if (s->waits == 0)
+        s->n_waits++;
+    s->waits = s->n_waits << 1 | for_pool;
+    atomic_store_explicit(&pool->waits_sent, s->sent, memory_order_relaxed);
+    atomic_store_explicit(&pool->waits_seen, for_pool ? returned : s->grant, memory_order_relaxed);
+    atomic_store_explicit(&pool->waits, s->waits, memory_order_release);
+}
+
+void session_wait_over(struct session *s)
+{
+    if (s->waits == 0)
+        return;
+    s->waits = 0;
+    atomic_store_explicit(&s->pool->waits, 0, memory_order_release);
+}
+
+bool session_is_stuck(const struct session *s)
+{
+    return s->waits != 0 &&
+           atomic_load_explicit(&s->row->stuck, memory_order_relaxed) == (uint32_t)s->waits;
+}
+
 /* ---- Messages ---- */
 
 static uint32_t envelope_room(const struct session *s, const struct session_envelope *envelope)

@@ -79,6 +79,8 @@ struct session {
     uint64_t sent;   /* charge of everything published, gathered frames included */
     uint64_t grant;  /* the newest that is known */
     uint64_t missed; /* from batch headers */
+    uint64_t waits;  /* the pool's word of that name; 0: no call waits for room */
+    uint64_t n_waits;
 
     /* Sending. */
     bool batching;
@@ -191,6 +193,14 @@ static inline bool session_has_something(const struct session *s)
 /* May a message of this charge be published now: is it within the window (levels below WIRE_URGENT
  * leave a quarter), and if it is to be confirmed, is there a place for its outcome? */
 bool session_room(struct session *s, const struct session_message *m, bool confirm);
+
+/* A call waits for room and found none, be it in the window or in the pool; `returned` places had
+ * come back to that. The broker is told by the pool's words, and once it knows that all others who
+ * could bring room about wait for this client in turn, session_is_stuck() says so. To be said anew
+ * before each sleep; for a wait that ends in any case, it is over. */
+void session_wait(struct session *s, bool for_pool, uint64_t returned);
+void session_wait_over(struct session *s);
+bool session_is_stuck(const struct session *s);
 
 enum session_place {
     SESSION_ALONE = 0,   /* put it into `alone` and send that at once */

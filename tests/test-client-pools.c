@@ -324,6 +324,48 @@ static void P5_who_waits_for_space_reads_what_comes_until_no_more_can_be_kept(vo
     }
 }
 
+/* The stand-in says that all others wait for this client, as the broker does when it knows. */
+static void P5_who_waits_in_vain_is_to_receive_first(void **state)
+{
+    struct test *t = *state;
+    const struct pool_header *pool;
+    struct waiter w = {.t = t, .size = LARGE};
+    struct mqc_message m;
+    pthread_t thread;
+    uint64_t waits;
+
+    fill(t);
+    pool = stand_in_pool(t->s);
+    t->c->pool.limit = t->c->pool.max = slots_end(&t->c->pool.slots);
+    assert_int_equal(atomic_load(&pool->waits), 0);
+    assert_int_equal(pthread_create(&thread, NULL, wait_for_space, &w), 0);
+    AWAIT((waits = atomic_load(&pool->waits)) != 0);
+    assert_int_equal(waits & 1, 1); /* for space */
+    assert_int_equal(atomic_load(&pool->waits_sent), t->c->session.sent);
+    assert_int_equal(atomic_load(&pool->waits_seen), atomic_load(&t->s->outbox->returned));
+    atomic_store(&t->s->row->stuck, (uint32_t)waits - 2); /* another wait, long ago */
+    stand_in_say(t->s, 8, "t", "read me");
+    atomic_store(&t->s->row->stuck, (uint32_t)waits);
+    pthread_join(thread, NULL);
+    assert_int_equal(w.result, -EDEADLK);
+    assert_int_equal(atomic_load(&pool->waits), 0);
+    assert_int_equal(mqc_receive(t->c, &m, 10000), 0);
+    mqc_message_free(&m);
+    assert_int_equal(publish(t, LARGE, MQC_NOWAIT), -EAGAIN);
+}
+
+static void who_waits_for_a_pool_that_grows_does_not_wait_for_others(void **state)
+{
+    struct test *t = *state;
+    const struct pool_header *pool;
+
+    fill(t);
+    pool = stand_in_pool(t->s);
+    assert_int_equal(publish(t, LARGE, 0), 0);
+    assert_int_equal(t->c->session.n_waits, 0);
+    assert_int_equal(atomic_load(&pool->waits), 0);
+}
+
 static void a_larger_message_makes_it_larger(void **state)
 {
     struct test *t = *state;
@@ -1107,6 +1149,8 @@ int main(void)
         TEST(it_grows_when_nothing_comes_back_for_a_while),
         TEST(space_that_comes_back_without_a_word_is_found),
         TEST(P5_who_waits_for_space_reads_what_comes_until_no_more_can_be_kept),
+        TEST(P5_who_waits_in_vain_is_to_receive_first),
+        TEST(who_waits_for_a_pool_that_grows_does_not_wait_for_others),
         TEST(a_larger_message_makes_it_larger),
         TEST(nothing_is_larger_than_the_broker_allows),
         TEST(S1_a_full_tmpfs_is_an_error_and_not_a_signal),

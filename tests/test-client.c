@@ -464,6 +464,40 @@ static void P5_with_an_inbox_full_it_says_so(void **state)
     assert_int_equal(mqc_publish(t->c, "t", "x", 1, 8), 0);
 }
 
+/* As the broker does: on the board first, and then by a batch. */
+static void *say_that_it_is_in_vain(void *argument)
+{
+    struct test *t = argument;
+    uint64_t waits;
+
+    while ((waits = atomic_load(&stand_in_pool(t->s)->waits)) == 0)
+        sched_yield();
+    assert_int_equal(waits & 1, 0); /* for window */
+    assert_int_equal(atomic_load(&stand_in_pool(t->s)->waits_sent), STAND_IN_WINDOW / 4 * 3);
+    assert_int_equal(atomic_load(&stand_in_pool(t->s)->waits_seen), t->s->grant);
+    atomic_store(&t->s->row->stuck, (uint32_t)waits);
+    stand_in_begin(t->s);
+    stand_in_send(t->s, 8);
+    return NULL;
+}
+
+static void P5_who_waits_in_vain_is_to_receive_first(void **state)
+{
+    struct test *t = *state;
+    pthread_t thread;
+
+    fill_window(t);
+    for (int i = 0; i < 2; i++) { /* the same word on the board does not end the second wait */
+        pthread_create(&thread, NULL, say_that_it_is_in_vain, t);
+        assert_int_equal(mqc_publish(t->c, "t", "x", 1, 8), -EDEADLK);
+        expect_sentence("freed");
+        pthread_join(thread, NULL);
+    }
+    assert_int_equal(atomic_load(&stand_in_pool(t->s)->waits), 0);
+    grant_more(t);
+    assert_int_equal(mqc_publish(t->c, "t", "x", 1, 8), 0);
+}
+
 static void urgent_ones_have_room_when_others_have_not(void **state)
 {
     struct test *t = *state;
@@ -1073,6 +1107,7 @@ int main(void)
         TEST_OPEN(a_full_request_queue_is_EAGAIN_or_a_wait),
         TEST_OPEN(P5_out_of_window_it_waits_and_goes_on_reading),
         TEST_OPEN(P5_with_an_inbox_full_it_says_so),
+        TEST_OPEN(P5_who_waits_in_vain_is_to_receive_first),
         TEST_OPEN(urgent_ones_have_room_when_others_have_not),
         TEST_OPEN(a_grant_on_the_board_is_enough),
         TEST_OPEN(confirms_say_what_became_of_it),

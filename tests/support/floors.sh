@@ -18,7 +18,7 @@ floor() { # MODULE, a path from the root without its suffix: prints the number, 
     broker/loop | broker/log | broker/journal* | broker/scribe | broker/watch | broker/config) echo 1 ;;
     broker/persist | broker/store | broker/backlog | broker/filters | broker/timers) echo 2 ;;
     broker/topics | broker/state* | libclient/inbox | libclient/acks | libclient/confirms | libclient/reports | libclient/requests | libclient/slots | libclient/fetches) echo 2 ;;
-    broker/engine | broker/route | broker/groups* | broker/durable | broker/pump | broker/pools | broker/life | broker/start | libclient/session*) echo 3 ;;
+    broker/engine | broker/route | broker/groups* | broker/durable | broker/pump | broker/pools | broker/knots | broker/life | broker/start | libclient/session*) echo 3 ;;
     broker/broker | broker/keeper | broker/settle | broker/handover | broker/shell | broker/peer | broker/turn | broker/memory | broker/plan | broker/share | broker/copies | broker/guard | libclient/client* | libclient/mqclient) echo 4 ;;
     broker/main | tools/*) echo 5 ;;
     *) echo unknown ;;

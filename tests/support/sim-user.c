@@ -9,7 +9,6 @@
 
 enum {
     SEND_SLICE_MS = 100,
-    PATIENCE_MS = 1000, /* … and until it says that it is to be read first */
     SHORT_MS = 100,     /* between looks while it waits for its pool */
     SLEEP_SLICE_S = 10, /* between looks whether its session is there */
     ANSWER_MS = 5000,
@@ -327,12 +326,21 @@ static int sleep_for(struct user *u, const struct need *need, uint64_t deadline)
                                                                 : sleep_on_queue(u, deadline);
 }
 
-/* Wait for it (P5). Payloads that it has received and not handed out may be what it waits for: of
- * who holds as much as it may, nothing comes any more that would crowd the inbox. So who has
- * something to read is sent to do that after a while. */
-static int await_room(struct user *u, struct need *need, uint64_t deadline)
+/* Its pool does not grow, so whatever it waits for but outcomes comes from others. */
+static void say_that_it_waits(struct user *u, const struct need *need)
 {
-    uint64_t patience = deadline_in(PATIENCE_MS);
+    kernel_call();
+    if (!session_room(&u->core, need->message, false))
+        session_wait(&u->core, false, u->returned);
+    else if (session_room(&u->core, need->message, need->confirm))
+        session_wait(&u->core, true, u->returned);
+    else
+        session_wait_over(&u->core);
+}
+
+/* Wait for it (P5). */
+static int wait_for_room(struct user *u, struct need *need, uint64_t deadline)
+{
     int r = flush(u, deadline);
 
     world.n_waits++;
@@ -346,14 +354,20 @@ static int await_room(struct user *u, struct need *need, uint64_t deadline)
         r = look_for(u, need);
         if (r != -EAGAIN || deadline == 0)
             return r;
-        if (inbox_crowded(&u->core.inbox) ||
-            (world.now >= patience && session_has_something(&u->core)))
+        if (inbox_crowded(&u->core.inbox) || session_is_stuck(&u->core))
             return -EDEADLK;
-        r = sleep_for(u, need,
-                      session_has_something(&u->core) && patience < deadline ? patience : deadline);
-        if (r == -ETIMEDOUT && world.now < deadline)
-            r = 0;
+        if (deadline == TASK_FOREVER)
+            say_that_it_waits(u, need);
+        r = sleep_for(u, need, deadline);
     }
+}
+
+static int await_room(struct user *u, struct need *need, uint64_t deadline)
+{
+    int r = wait_for_room(u, need, deadline);
+
+    session_wait_over(&u->core);
+    return r;
 }
 
 static int put(struct user *u, const struct session_message *m, uint64_t deadline)
