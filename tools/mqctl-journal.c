@@ -136,8 +136,14 @@ static void open_segment(struct reading *r, uint32_t slot)
     }
     if (outcome == RECORD_OK && header.slot == slot && header.size <= status.st_size) {
         r->segments[r->n_segments++] = (struct history_segment){.header = header};
+    } else if (outcome == RECORD_OK && header.slot == slot) {
+        snprintf(sentence, sizeof sentence,
+                 "%s: it was cut off, %lld of %u bytes are there: all that it had is lost", name,
+                 (long long)status.st_size, header.size);
+        add_damage(r, sentence);
     } else if (outcome != RECORD_OK && outcome != RECORD_E_EMPTY) {
-        snprintf(sentence, sizeof sentence, "%s: its header is damaged (%s)", name,
+        snprintf(sentence, sizeof sentence,
+                 "%s: its header is damaged (%s): all that it had is lost", name,
                  record_outcome_name(outcome));
         add_damage(r, sentence);
     }
