@@ -20,7 +20,9 @@
 #include "broker/persist.h"
 #include "tests/support/actor.h"
 #include "tests/support/daemon.h"
+#include "tests/support/job.h"
 #include "tests/support/load.h"
+#include "tests/support/must.h"
 #include "tests/support/patience.h"
 #include "tests/support/program.h"
 #include "tests/support/stamp.h"
@@ -132,6 +134,103 @@ static void handovers_leak_no_descriptor(void **state)
     assert_int_equal(daemon_descriptors(d), descriptors);
     assert_int_equal(handovers(d), IN_A_ROW + 1);
     mqc_close(client);
+}
+
+/* ---- With a journal ---- */
+
+enum {
+    JOB_OUTSTANDING = 32, /* confirms that are under way */
+    JOB_MOST = 20000,     /* bytes of a job */
+    JOBS_AT_ONCE = 40,    /* read between two handovers */
+};
+
+/* An actor: publishes jobs of all sizes until it hears something; each is confirmed. Says how many.
+ */
+static void publish_jobs(struct actor *self, const void *instance)
+{
+    struct mqc *client = actor_open(instance, NULL, MQC_PUBLISH_ONLY);
+    uint8_t payload[JOB_MOST];
+    int64_t numbers[JOB_OUTSTANDING];
+    uint32_t random = 88172645;
+    uint32_t n = 0;
+
+    for (; !actor_has_said(self); n++) {
+        const struct stamp stamp = {
+            .publisher = 1, .number = n, .size = stamp_size(&random, JOB_MOST)};
+        int64_t *number = &numbers[n % JOB_OUTSTANDING];
+
+        if (n >= JOB_OUTSTANDING)
+            ACTOR_REQUIRE(mqc_confirm_wait(client, *number, PATIENCE_MS) == 0);
+        stamp_fill(payload, &stamp);
+        *number = mqc_publish_with(client, &(struct mqc_publication){.topic = "job/it",
+                                                                     .payload = payload,
+                                                                     .size = stamp.size,
+                                                                     .priority = 8,
+                                                                     .flags = MQC_CONFIRM});
+        ACTOR_REQUIRE(*number > 0);
+    }
+    for (uint32_t i = 0; i < n && i < JOB_OUTSTANDING; i++)
+        ACTOR_REQUIRE(mqc_confirm_wait(client, numbers[i], PATIENCE_MS) == 0);
+    actor_tell(self, n);
+    mqc_close(client);
+}
+
+/* Do the job that comes next: the one with this number, for the first time. */
+static void do_job(struct mqc *client, uint32_t number)
+{
+    struct mqc_message m = must_receive(client);
+    struct stamp stamp;
+
+    assert_true(stamp_read(m.payload, m.size, &stamp));
+    assert_int_equal(stamp.number, number);
+    assert_int_equal(m.attempt, 1);
+    must(mqc_ack(client, &m));
+    mqc_message_free(&m);
+}
+
+/* Handed over while confirms are under way, first with nobody to do the jobs, then with somebody
+ * who does them. */
+static void J_durable_messages_outlive_a_handover_once_and_in_order(void **state)
+{
+    static struct program check;
+    struct daemon *d = *state;
+    struct actor publisher;
+    struct mqc *reader;
+    uint32_t done = 0;
+    uint64_t n;
+
+    daemon_start_with_journal(d, "max_clients = 4;\nsync = \"always\";\nstall_timeout = \"1h\";\n"
+                                 "journal_segment = \"1M\";\njournal_size = \"256M\";\n");
+    job_make_durable(d);
+    actor_start(&publisher, publish_jobs, d->instance);
+    for (unsigned i = 0; i < HANDOVERS; i++) {
+        uint64_t taken = board_get(&daemon_board(d)->totals.messages_in);
+
+        PATIENCE_UNTIL(board_get(&daemon_board(d)->totals.messages_in) > taken + JOBS_AT_ONCE);
+        hand_over(d);
+    }
+    reader = job_durable_member(d, "reader", 0);
+    for (unsigned i = 0; i < HANDOVERS; i++) {
+        for (unsigned k = 0; k < JOBS_AT_ONCE; k++)
+            do_job(reader, done++);
+        hand_over(d);
+    }
+    actor_tell(&publisher, 0);
+    n = actor_hear(&publisher);
+    actor_join(&publisher);
+    assert_true(done < n);
+    while (done < n)
+        do_job(reader, done++);
+    must_hear_nothing(reader, "reader");
+    mqc_close(reader);
+    assert_int_equal(handovers(d), 2 * HANDOVERS);
+    assert_int_equal(board_get(&daemon_board(d)->journal.counters.damaged), 0);
+    assert_int_equal(daemon_stop(d), 0);
+    assert_int_equal(
+        PROGRAM(&check, "mqctl", "journal", "check", "--instance", d->instance, d->journal.path),
+        0);
+    assert_non_null(strstr(check.out, "\nwhole\n"));
+    assert_non_null(strstr(check.out, " put, 0 live\n"));
 }
 
 /* ---- Signals meanwhile ---- */
@@ -382,6 +481,7 @@ int main(void)
         DAEMON_TEST(K_a_handover_under_load_is_a_pause),
         DAEMON_TEST(S7_large_payloads_outlive_a_handover),
         DAEMON_TEST(handovers_leak_no_descriptor),
+        DAEMON_TEST(J_durable_messages_outlive_a_handover_once_and_in_order),
         DAEMON_TEST(a_stop_right_after_it_is_a_clean_stop),
         DAEMON_TEST(no_signal_gets_lost),
         cmocka_unit_test_setup_teardown(what_is_installed_by_then_runs, set_up, tear_down),
