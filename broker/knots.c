@@ -199,10 +199,12 @@ static bool spread_hope(struct engine *e, const struct reference *r, uint16_t ho
 {
     uint16_t window = waits_for_window(e, r);
     uint16_t space = waits_for_space(e, r);
+    bool one;
 
     if ((window == REF_NOBODY && space == REF_NOBODY) || !ends(e, r, holder))
         return false;
-    return have_hope(e, window) | have_hope(e, space);
+    one = have_hope(e, window);
+    return have_hope(e, space) || one;
 }
 
 /* One that waits in vain waits for its holder; those who have it in a group are the members. */
