@@ -703,6 +703,28 @@ static void cleanup_removes_all_that_a_dead_broker_left(void **state)
     assert_non_null(strstr(other.text, "nothing is left of "));
 }
 
+static void cleanup_needs_no_board_to_find_the_queues(void **state)
+{
+    struct daemon *d = *state;
+    char name[NAMES_MAX];
+    int fd;
+
+    daemon_start(d, small);
+    SUBSCRIBE(d, &sub, "-t", "a");
+    daemon_kill(d);
+    tool_signal(&sub, SIGTERM);
+    assert_int_equal(tool_wait(&sub), 0);
+    names_board(name, d->instance);
+    fd = shm_open(name, O_RDWR, 0);
+    assert_int_equal(pwrite(fd, "?", 1, 0), 1);
+    close(fd);
+    TOOL(&other, "mqctl", "cleanup");
+    assert_int_equal(tool_wait(&other), 0);
+    expect_err(&other, "its board is damaged");
+    expect_one_line(&other);
+    assert_true(daemon_is_gone(d));
+}
+
 static void cleanup_by_force_tells_who_waits_that_the_broker_has_stopped(void **state)
 {
     struct daemon *d = *state;
@@ -817,6 +839,7 @@ int main(void)
         TEST(watching_prints_an_object_a_line),
         TEST(cleanup_leaves_a_living_broker_alone),
         TEST(cleanup_removes_all_that_a_dead_broker_left),
+        TEST(cleanup_needs_no_board_to_find_the_queues),
         TEST(cleanup_by_force_tells_who_waits_that_the_broker_has_stopped),
         TEST(wrong_usage_exits_2_and_points_to_help),
         TEST(help_and_version_exit_0),

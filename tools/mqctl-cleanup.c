@@ -109,13 +109,12 @@ static void read_board(struct cleanup *c)
     if (r == -ENOENT)
         return;
     if (r < 0) {
-        warnx("%s: its board: %s; queues are looked for in /dev/mqueue alone", c->instance,
-              strerror(-r));
+        warnx("%s: its board: %s; queues are looked for without it", c->instance, strerror(-r));
         return;
     }
     outcome = board_check(c->board.base, c->board.size);
     if (outcome != BOARD_OK) {
-        warnx("%s: its board is %s; queues are looked for in /dev/mqueue alone", c->instance,
+        warnx("%s: its board is %s; queues are looked for without it", c->instance,
               outcome == BOARD_E_LAYOUT ? "of another version" : "damaged");
         segment_close(&c->board);
     } else if (snapshot_take(&c->snapshot, c->board.base) < 0) {
@@ -254,29 +253,30 @@ static bool on_board(const struct snapshot *snapshot, const char *file, const ch
     return false;
 }
 
-/* Remove what a folder of the system shows of the instance's sessions, and the board does not name.
- */
+/* Remove what a folder of the system shows of the instance's sessions, and the board does not name:
+ * objects whose names end so, or with `tail` taken off. */
 static void remove_listed(struct cleanup *c, const char *path, const struct kind *kind,
-                          const char *suffix)
+                          const char *suffix, const char *tail)
 {
     DIR *folder = opendir(path);
     struct dirent *entry;
 
     while (folder != NULL && (entry = readdir(folder)) != NULL) {
         char name[NAMES_MAX];
+        size_t size = strlen(entry->d_name);
 
-        if (!is_of_session(entry->d_name, c->instance, suffix) ||
-            on_board(&c->snapshot, entry->d_name, c->instance))
+        if (!is_of_session(entry->d_name, c->instance, suffix))
             continue;
-        snprintf(name, sizeof name, "/%.*s", NAMES_MAX - 2, entry->d_name);
-        remove_one(c, kind, name);
+        snprintf(name, sizeof name, "/%.*s", (int)(size - strlen(tail)), entry->d_name);
+        if (!on_board(&c->snapshot, name + 1, c->instance))
+            remove_one(c, kind, name);
     }
     if (folder != NULL)
         closedir(folder);
 }
 
-/* The board names the queues; where the queues can be listed, one that it does not name is found as
- * well. */
+/* The board names the queues. One that it does not name is found where the queues can be listed,
+ * and by the outbox of its session. */
 static void remove_reply_queues(struct cleanup *c)
 {
     char name[NAMES_MAX];
@@ -285,7 +285,8 @@ static void remove_reply_queues(struct cleanup *c)
         names_reply_queue(name, c->instance, c->snapshot.clients[i].info.nonce);
         remove_one(c, &queues, name);
     }
-    remove_listed(c, "/dev/mqueue", &queues, "");
+    remove_listed(c, "/dev/mqueue", &queues, "", "");
+    remove_listed(c, "/dev/shm", &queues, ".outbox", ".outbox");
 }
 
 static void remove_all(struct cleanup *c)
@@ -293,8 +294,8 @@ static void remove_all(struct cleanup *c)
     char name[NAMES_MAX];
 
     remove_reply_queues(c);
-    remove_listed(c, "/dev/shm", &segments, ".outbox");
-    remove_listed(c, "/dev/shm", &segments, ".pool");
+    remove_listed(c, "/dev/shm", &segments, ".outbox", "");
+    remove_listed(c, "/dev/shm", &segments, ".pool", "");
     names_request_queue(name, c->instance);
     remove_one(c, &queues, name);
     names_urgent_queue(name, c->instance);
