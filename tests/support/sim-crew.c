@@ -23,21 +23,6 @@ static void may_return(struct crew_message *m, uint8_t least, uint8_t most)
         m->most = most;
 }
 
-/* What may have happened to it by now, without anybody's being told. */
-static void grow_older(struct crew_message *m)
-{
-    uint64_t now = world.now;
-
-    if ((m->states & CREW_OUT) != 0 && m->due <= now)
-        may_return(m, 1, 1);
-    if ((m->states & CREW_OUT) != 0 && !model_serves(&world.model, m->session))
-        may_return(m, world.model.sessions[m->session].said_bye ? 0 : 1, 1);
-    if ((m->states & CREW_LATER) != 0 && m->due <= now)
-        m->states |= CREW_WAITS;
-    if ((m->states & IN_GROUP) != 0 && m->expiry != 0 && m->expiry <= now)
-        m->states |= CREW_EXPIRED;
-}
-
 /* Members whose sessions have ended, or are about to. What was given to one, and was on its way
  * when it ended, was tried, and nobody saw it. */
 static uint8_t count_ends(const struct crew *c, bool complete)
@@ -51,6 +36,29 @@ static uint8_t count_ends(const struct crew *c, bool complete)
                        (row == NULL || (!complete && row->state != ROW_LIVE)));
     }
     return n;
+}
+
+/* How often it may have been tried by now. */
+static uint32_t most_tries(const struct crew *c, const struct crew_message *m)
+{
+    return (uint32_t)m->tries + m->most + count_ends(c, false) - m->ends;
+}
+
+/* What may have happened to it by now, without anybody's being told. */
+static void grow_older(const struct crew *c, struct crew_message *m)
+{
+    uint64_t now = world.now;
+
+    if ((m->states & CREW_OUT) != 0 && m->due <= now)
+        may_return(m, 1, 1);
+    if ((m->states & CREW_OUT) != 0 && !model_serves(&world.model, m->session))
+        may_return(m, world.model.sessions[m->session].said_bye ? 0 : 1, 1);
+    if ((m->states & CREW_LATER) != 0 && m->due <= now)
+        m->states |= CREW_WAITS;
+    if ((m->states & IN_GROUP) != 0 && m->expiry != 0 && m->expiry <= now)
+        m->states |= CREW_EXPIRED;
+    if ((m->states & CREW_WAITS) != 0 && most_tries(c, m) >= crew_settings.limit)
+        m->states |= CREW_DEAD;
 }
 
 /* ---- What the broker was told ---- */
@@ -72,7 +80,7 @@ void crew_leave(struct crew *c, uint32_t session)
 
         if ((m->states & CREW_OUT) == 0 || m->session != session)
             continue;
-        grow_older(m);
+        grow_older(c, m);
         may_return(m, 0, 0);
         m->states &= (uint8_t)~CREW_OUT;
     }
@@ -126,7 +134,7 @@ bool crew_decide(struct crew *c, uint32_t session, const struct wire_frame *f, u
         return false;
     if ((m->states & CREW_OUT) == 0)
         return true;
-    grow_older(m);
+    grow_older(c, m);
     decided = *m;
     if (f->type == WIRE_ACK)
         decided.states = CREW_DONE;
@@ -155,7 +163,7 @@ static void check_order(struct crew *c, const struct crew_message *sent)
     for (uint32_t i = 0; i < c->n; i++) {
         struct crew_message *m = &c->messages[i];
 
-        grow_older(m);
+        grow_older(c, m);
         if (m->states == CREW_WAITS && !m->displaced && precedes(m, sent))
             world_wrong("a group sent %u, priority %u, while %u, priority %u, waited before it",
                         sent->id, sent->level, m->id, m->level);
@@ -167,7 +175,7 @@ static void check_prefetch(struct crew *c, uint32_t session)
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < c->n; i++) {
-        grow_older(&c->messages[i]);
+        grow_older(c, &c->messages[i]);
         n += c->messages[i].states == CREW_OUT && c->messages[i].session == session;
     }
     if (n > c->prefetch[session])
@@ -195,7 +203,7 @@ void crew_sent(struct crew *c, uint32_t session, uint32_t id, const struct wire_
         world_wrong("a group sent %u, which it never had", id);
         return;
     }
-    grow_older(m);
+    grow_older(c, m);
     if ((m->states & CREW_WAITS) == 0) {
         world_wrong(m->states == CREW_DONE ? "a group sent %u again after it was acknowledged"
                     : m->states == CREW_OUT
@@ -204,7 +212,7 @@ void crew_sent(struct crew *c, uint32_t session, uint32_t id, const struct wire_
                     id);
         return;
     }
-    most = (uint32_t)m->tries + m->most + count_ends(c, false) - m->ends;
+    most = most_tries(c, m);
     if (tries >= crew_settings.limit)
         world_wrong("a group sent %u although it had been tried often enough", id);
     if (tries < m->tries + m->least || tries > most)
@@ -243,7 +251,7 @@ void crew_finish(struct crew *c, bool has_members, struct crew_count *out)
     for (uint32_t i = 0; i < c->n; i++) {
         struct crew_message *m = &c->messages[i];
 
-        grow_older(m);
+        grow_older(c, m);
         if (has_members && (m->states & ~IN_GROUP) == 0)
             world_wrong("message %u of a group was never dealt with", m->id);
         out->least += (m->states & ~IN_GROUP) == 0;
