@@ -749,11 +749,50 @@ void engine_sent_out(struct engine *e, uint32_t slot, uint16_t row)
         timers_clear(&e->timers, slot);
 }
 
+bool engine_lift(struct engine *e, uint32_t slot)
+{
+    const struct reference *r = engine_reference(e, slot);
+
+    if (ref_state(r) != REF_WAIT || !owner_is_group(e, ref_owner(r)) || groups_is_given(r)) {
+        engine_unlink(e, slot);
+        return false;
+    }
+    groups_count_waiting(e, slot, -1);
+    if (!ref_on_disk(r))
+        unpin(e, r);
+    return true;
+}
+
+void engine_lay(struct engine *e, uint32_t slot, bool lifted)
+{
+    const struct reference *r = engine_reference(e, slot);
+
+    if (!lifted) {
+        engine_link(e, slot);
+        return;
+    }
+    if (!ref_on_disk(r))
+        pin(e, r);
+    groups_count_waiting(e, slot, 1);
+}
+
+/* The same state, level, owner and member: only flags and tries differ. */
+static bool is_same_place(uint64_t a, uint64_t b)
+{
+    return ((a ^ b) & ~REF_WORD(0, 0xff, 0, 0xff, 0, 0)) == 0;
+}
+
 void engine_change(struct engine *e, uint32_t slot, uint64_t word)
 {
-    engine_unlink(e, slot);
-    persist_word(engine_reference(e, slot), word);
-    engine_link(e, slot);
+    struct reference *r = engine_reference(e, slot);
+    bool lifted = false;
+
+    if (is_same_place(r->word, word))
+        lifted = engine_lift(e, slot);
+    else
+        engine_unlink(e, slot);
+    persist_word(r, word);
+    engine_lay(e, slot, lifted);
 }
 
 void engine_only_held(struct engine *e, uint32_t slot)

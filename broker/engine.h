@@ -338,6 +338,11 @@ void engine_sent_out(struct engine *e, uint32_t slot, uint16_t row);
 /* Messages that wait, on the board: so many more of this level and this topic's row. */
 void engine_count_waiting(struct engine *e, unsigned level, uint32_t topic, uint64_t n);
 
+/* A reference is about to change, but not where it waits: what waits in a group keeps its place in
+ * the list, others leave it. engine_lay() when that is done, with what engine_lift() returned. */
+bool engine_lift(struct engine *e, uint32_t slot);
+void engine_lay(struct engine *e, uint32_t slot, bool lifted);
+
 /* Change the word of a linked reference: state, owner, member. One store. */
 void engine_change(struct engine *e, uint32_t slot, uint64_t word);
 

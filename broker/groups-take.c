@@ -108,8 +108,8 @@ static uint32_t prepare(struct engine *e, const struct groups_payload *p)
 static void point(struct engine *e, uint32_t slot, uint32_t cell)
 {
     struct reference *r = engine_reference(e, slot);
+    bool lifted = engine_lift(e, slot);
 
-    engine_unlink(e, slot);
     if (!ref_on_disk(r))
         store_cell(&e->store, r->cell)->refs--; /* who passes it on has it still */
     persist_u32(&r->cell, cell);
@@ -117,7 +117,7 @@ static void point(struct engine *e, uint32_t slot, uint32_t cell)
         store_cell(&e->store, cell)->refs++;
     persist_word(r, REF_WORD(REF_WAIT, groups_flags_of(e, r), ref_level(r), ref_tries(r),
                              ref_owner(r), REF_NOBODY));
-    engine_link(e, slot);
+    engine_lay(e, slot, lifted);
 }
 
 /* What it had is kept by a reference of its own until it has what is new: so a kill finds the place

@@ -184,6 +184,17 @@ void groups_count_out(struct engine *e, const struct reference *r, int sign)
         groups_be_busy(e, g);
 }
 
+void groups_count_waiting(struct engine *e, uint32_t slot, int sign)
+{
+    const struct reference *r = engine_reference(e, slot);
+
+    count_message(e, r, sign);
+    if (sign < 0)
+        return;
+    groups_settle_later(e, slot);
+    groups_be_busy(e, owner_group(e, ref_owner(r)));
+}
+
 static void link_waiting(struct engine *e, uint32_t slot)
 {
     const struct reference *r = engine_reference(e, slot);
@@ -195,9 +206,7 @@ static void link_waiting(struct engine *e, uint32_t slot)
     else
         backlog_insert(&group->waiting, &e->store, ref_level(r), slot);
     group->n_waiting++;
-    count_message(e, r, 1);
-    groups_settle_later(e, slot);
-    groups_be_busy(e, g);
+    groups_count_waiting(e, slot, 1);
 }
 
 void groups_link(struct engine *e, uint32_t slot)

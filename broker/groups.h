@@ -239,6 +239,9 @@ static inline bool groups_is_given(const struct reference *r)
     return ref_state(r) == REF_WAIT && ref_member(r) != REF_NOBODY;
 }
 
+/* What waits counts, or for the moment does not: all but its place. */
+void groups_count_waiting(struct engine *e, uint32_t slot, int sign);
+
 /* The flags that a message has while it waits. */
 unsigned groups_flags_of(const struct engine *e, const struct reference *r);
 
