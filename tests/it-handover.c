@@ -169,6 +169,7 @@ static void publish_jobs(struct actor *self, const void *instance)
                                                                      .flags = MQC_CONFIRM});
         ACTOR_REQUIRE(*number > 0);
     }
+    actor_hear(self); /* a word left unread would reset the line, and take the answer along */
     for (uint32_t i = 0; i < n && i < JOB_OUTSTANDING; i++)
         ACTOR_REQUIRE(mqc_confirm_wait(client, numbers[i], PATIENCE_MS) == 0);
     actor_tell(self, n);
