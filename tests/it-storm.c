@@ -105,7 +105,7 @@ static const struct climate climates[] = {
      .n_victims = 7},
     /* A durable group: what is confirmed is on the disk, and read again from there. */
     {.config = "stall_timeout = \"1h\"; max_clients = 40; ack_timeout = \"1h\"; "
-               "group_overflow = \"block\"; journal_segment = \"1M\"; journal_size = \"64M\";",
+               "group_overflow = \"block\"; journal_segment = \"1M\"; journal_size = \"1G\";",
      .durable = true,
      .largest = 20000,
      .survivors = {CREW_WORKER, CREW_PRODUCER, CREW_READER, CREW_SURE},
@@ -201,14 +201,43 @@ static void nap(struct storm *s, uint32_t most_us)
 
 /* ---- Strikes ---- */
 
+/* What the broker says that it did not take: perhaps that is it. */
+static void say_refused(const struct board_header *board)
+{
+#define SAY(key, unit, sentence)                                                                   \
+    if (board_get(&counters->key) > 0)                                                             \
+        fprintf(stderr, "the board: %s: %llu\n", sentence,                                         \
+                (unsigned long long)board_get(&counters->key));
+    {
+        const struct board_refusals *counters = &board->refusals;
+        BOARD_REFUSALS(SAY)
+    }
+    {
+        const struct board_rejects *counters = &board->rejects;
+        BOARD_REJECTS(SAY)
+    }
+    {
+        const struct board_drops *counters = &board->drops;
+        BOARD_DROPS(SAY)
+    }
+#undef SAY
+    fprintf(stderr,
+            "the board: the journal has %llu bytes in segments of at most %llu, %llu live\n",
+            (unsigned long long)board_get(&board->journal.size),
+            (unsigned long long)board_get(&board->journal.size_max),
+            (unsigned long long)board_get(&board->journal.live));
+}
+
 /* It must not have ended by itself: then something was not as it should be. */
-static void expect_alive(const struct place *p)
+static void expect_alive(const struct storm *s, const struct place *p)
 {
     siginfo_t info = {0};
 
     assert_int_equal(waitid(P_PID, (id_t)p->actor.pid, &info, WEXITED | WNOHANG | WNOWAIT), 0);
-    if (info.si_pid != 0)
-        fail_msg("a client of book %u has given up, see above", p->part.book);
+    if (info.si_pid == 0)
+        return;
+    say_refused(daemon_board(s->daemon));
+    fail_msg("a client of book %u has given up, see above", p->part.book);
 }
 
 static void begin_client(struct storm *s, struct place *p, enum crew_role role)
@@ -244,7 +273,7 @@ static void kill_client(struct storm *s)
 {
     struct place *p = somebody(s, s->climate->n_survivors);
 
-    expect_alive(p);
+    expect_alive(s, p);
     history_note(s->history, 0, HISTORY_KILLS, 0, p->part.book, 0);
     actor_kill(&p->actor);
     history_close(s->history, p->part.book, HISTORY_KILLED);
@@ -258,7 +287,7 @@ static void stop_client(struct storm *s)
 
     if (p->resume_at != 0)
         return;
-    expect_alive(p);
+    expect_alive(s, p);
     history_note(s->history, 0, HISTORY_STOPS, 0, p->part.book, 0);
     actor_pause(&p->actor);
     p->resume_at = now_us() + 1 + chance(s, STOP_US);
@@ -576,28 +605,6 @@ static void expect_nothing_left(struct storm *s)
     assert_int_equal(daemon_stop(d), 0);
     assert_true(daemon_is_gone(d));
     d->n_nonces = 0;
-}
-
-/* What the broker says that it did not take: perhaps that is it. */
-static void say_refused(const struct board_header *board)
-{
-#define SAY(key, unit, sentence)                                                                   \
-    if (board_get(&counters->key) > 0)                                                             \
-        fprintf(stderr, "the board: %s: %llu\n", sentence,                                         \
-                (unsigned long long)board_get(&counters->key));
-    {
-        const struct board_refusals *counters = &board->refusals;
-        BOARD_REFUSALS(SAY)
-    }
-    {
-        const struct board_rejects *counters = &board->rejects;
-        BOARD_REJECTS(SAY)
-    }
-    {
-        const struct board_drops *counters = &board->drops;
-        BOARD_DROPS(SAY)
-    }
-#undef SAY
 }
 
 static void judge(struct storm *s)
