@@ -90,6 +90,7 @@ static const struct key keys[] = {
     {AT(journal_segment), .kind = SIZE, .min = RECORD_SEGMENT_MIN, .max = RECORD_SEGMENT_MAX,
      .fallback = 16 * MIB},
     {AT(journal_size), .kind = SIZE, .min = 320 * KIB, .max = 64 * GIB, .fallback = GIB},
+    {AT(journal_ready), .kind = SIZE, .max = 64 * GIB},
     {AT(sync), .kind = CHOICE, .fallback = CONFIG_SYNC_ALWAYS, .choices = sync_choices},
     {AT(max_subscriptions), .kind = INTEGER, .min = 1, .max = 1000000, .fallback = 16384,
      .reloadable = true},
@@ -408,6 +409,11 @@ static int check_fit(const struct config *config, const struct place places[N_KE
                     "journal_size is %" PRId64
                     " bytes, and must be at least %d times journal_segment, which is %" PRId64,
                     config->journal_size, JOURNAL_SEGMENTS_MIN, config->journal_segment);
+    if (config->journal_ready > config->journal_size)
+        return fail(error, blame(places, "journal_ready", "journal_size"),
+                    "journal_ready is %" PRId64
+                    " bytes, and must be at most journal_size, which is %" PRId64,
+                    config->journal_ready, config->journal_size);
     return 0;
 }
 

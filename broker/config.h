@@ -46,6 +46,7 @@ struct config {
     char journal[CONFIG_PATH_MAX];
     int64_t journal_segment; /* bytes of one of its files; a power of two, 64K..64M, default 16M */
     int64_t journal_size;    /* … of all: five of them to 2,047; 320K..64G, default 1G */
+    int64_t journal_ready;   /* … of those that are made ahead; 0..journal_size, default 0 */
     int64_t sync;            /* enum config_sync */
     /* At start and on reload. */
     int64_t max_subscriptions; /* of one session; 1..1,000,000, default 16,384 */

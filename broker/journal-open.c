@@ -222,7 +222,7 @@ static int open_segment(struct journal *j, uint32_t slot, char *sentence)
                     name);
     s->file_size = (uint32_t)size;
     s->state = SLOT_IDLE;
-    j->n_files += slot < j->n_slots;
+    journal_count_file(j, slot, 1);
     if (find_header(j, slot, &s->header) == RECORD_E_LAYOUT)
         return fail(sentence, -EPROTO,
                     "journal: %.300s/%s was written by another version of mqbroker: use that one, "
@@ -255,6 +255,10 @@ int journal_open(struct journal **out, const struct journal_settings *settings,
     j->files = settings->files != NULL ? settings->files : &system_files;
     j->segment_size = (uint32_t)settings->segment_size;
     j->n_slots = (uint32_t)(settings->total_size / settings->segment_size);
+    j->n_ready =
+        (uint32_t)((settings->ready_size + settings->segment_size - 1) / settings->segment_size);
+    if (j->n_ready < JOURNAL_READY)
+        j->n_ready = JOURNAL_READY;
     j->sync = settings->sync;
     j->interval = settings->interval;
     j->folder = -1;

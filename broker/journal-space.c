@@ -6,9 +6,10 @@
  * one's turn comes, the thing's segment is long overwritten. The new header of a segment is synced
  * before the next is made: so after a power loss, too, what is missing is always the oldest.
  *
- * Three segments are made ahead; two are a reserve for ENDs and for what is moved. Emptying the
- * oldest takes one at most, and then gives it back. Whether that leads anywhere is computed before:
- * what all segments but the last would gain by being packed anew, at worst, must be a segment.
+ * Three segments at least are made ahead; two are a reserve for ENDs and for what is moved.
+ * Emptying the oldest takes one at most, and then gives it back. Whether that leads anywhere is
+ * computed before: what all segments but the last would gain by being packed anew, at worst, must
+ * be a segment.
  *
  * What a thing takes is remembered in two bytes for each 128 of the segment, together with whether
  * it lives: a place names no size, and a thing that lives costs no more memory here than that. */
@@ -167,6 +168,13 @@ void slot_move_live(struct slot *from, struct slot *to, uint32_t offset)
 
 /* ---- Making segments ---- */
 
+void journal_count_file(struct journal *j, uint32_t slot, int more)
+{
+    j->figures.segments += (uint32_t)more;
+    if (slot < j->n_slots)
+        j->n_files += (uint32_t)more;
+}
+
 uint32_t journal_available(const struct journal *j)
 {
     uint32_t n = j->ready.n + j->making;
@@ -215,7 +223,7 @@ bool journal_choose_making(struct journal *j, bool beyond, struct scribe_making 
         return false;
     s = &j->slots[slot];
     if (s->state == SLOT_NONE)
-        j->n_files += slot < j->n_slots;
+        journal_count_file(j, slot, 1);
     s->state = SLOT_MAKING;
     *out = (struct scribe_making){
         .header = {.generation = ++j->generation,
@@ -225,7 +233,9 @@ bool journal_choose_making(struct journal *j, bool beyond, struct scribe_making 
                    .seed = random_seed()},
         .fd = s->fd,
         .size = s->file_size,
+        .pressing = j->ready.n < JOURNAL_READY,
     };
+    j->pressing = out->pressing;
     j->making = true;
     j->making_generation = out->header.generation;
     return true;
@@ -247,6 +257,7 @@ static void remove_surplus(struct journal *j)
         record_segment_name(name, slot);
         j->files->close(s->fd);
         j->files->unlink(j->folder, name);
+        journal_count_file(j, slot, -1);
         *s = SLOT_NOTHING;
         slot_list_take(&j->idle, i);
     }
@@ -264,7 +275,7 @@ void journal_made(struct journal *j, const struct scribe_making *making)
         j->making_again = journal_clock() + SECOND;
         if (s->fd < 0) { /* there is no file */
             *s = SLOT_NOTHING;
-            j->n_files -= slot < j->n_slots;
+            journal_count_file(j, slot, -1);
         } else {
             journal_make_idle(j, slot);
         }
@@ -290,7 +301,11 @@ void journal_order(struct journal *j)
 {
     struct scribe_making making;
 
-    if (j->making || j->ready.n >= JOURNAL_READY ||
+    if (j->making && !j->pressing && j->ready.n < JOURNAL_READY) {
+        scribe_press(&j->scribe);
+        j->pressing = true;
+    }
+    if (j->making || j->ready.n >= j->n_ready ||
         (j->making_again != 0 && journal_clock() < j->making_again))
         return;
     if (journal_choose_making(j, false, &making))

@@ -6,12 +6,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "broker/commit-delay.h"
 #include "broker/journal.h"
 #include "broker/scribe.h"
 
 enum {
     JOURNAL_RESERVE = 2,                 /* segments kept for what must always find room */
-    JOURNAL_READY = JOURNAL_RESERVE + 1, /* segments that are made ahead */
+    JOURNAL_READY = JOURNAL_RESERVE + 1, /* segments that are made ahead, at least */
     JOURNAL_START = RECORD_HEADER_SIZE + RECORD_BEGIN_ROOM, /* of the records in a segment */
     JOURNAL_THING_MIN = 2 * RECORD_UNIT,                    /* no thing takes less room */
 };
@@ -65,6 +66,7 @@ struct journal {
     char path[PATH_MAX];
     uint32_t segment_size;
     uint32_t n_slots; /* that there may be */
+    uint32_t n_ready; /* that are made ahead */
     enum journal_sync sync;
     uint64_t interval;
     int folder;
@@ -79,6 +81,7 @@ struct journal {
     uint64_t generation; /* the newest given out */
     uint64_t highest;    /* age */
     bool making;
+    bool pressing;              /* the scribe knows that it is needed soon */
     uint64_t making_generation; /* when the last one was ordered */
     int making_result;          /* of the last one */
     uint64_t making_again;      /* not before; 0: any time */
@@ -87,10 +90,13 @@ struct journal {
     struct scribe_job jobs[2];
     struct scribe_job *gather;
     struct scribe_job *under_way; /* NULL: the scribe is idle */
-    bool held;                    /* it failed, and cannot be written elsewhere yet: */
+    uint64_t handed_over;         /* when */
+    struct commit_delay delay;
+    bool held; /* it failed, and cannot be written elsewhere yet: */
     uint64_t held_until;
     bool relocated; /* places are to be told that are elsewhere now, because of: */
     int refusal;
+    uint64_t alarm; /* of the scribe */
     uint64_t appended;
     uint64_t written;
     uint64_t synced;
@@ -129,6 +135,9 @@ static inline uint32_t slot_limit(const struct slot *s)
 
 /* The segment of a place; `*offset` is that in it. NULL: there cannot be anything. */
 struct slot *journal_find(struct journal *j, uint32_t location, uint32_t *offset);
+
+/* There is one file more, or less. */
+void journal_count_file(struct journal *j, uint32_t slot, int more);
 
 /* Memory for what lives in it. 0 or -ENOMEM. */
 int slot_make_weights(struct slot *s);

@@ -258,6 +258,14 @@ static bool anything_to_do(const struct journal *j)
            (j->sync_due != 0 && journal_clock() >= j->sync_due);
 }
 
+/* Who waits for something read back is not delayed. */
+bool journal_awaits_more(struct journal *j)
+{
+    if (j->under_way != NULL || j->gather->n_reads > 0 || j->sync != JOURNAL_ALWAYS)
+        return false;
+    return commit_delay_waits(&j->delay, j->gather->n_entries, journal_clock());
+}
+
 void journal_commit(struct journal *j)
 {
     struct scribe_job *job = j->gather;
@@ -270,6 +278,9 @@ void journal_commit(struct journal *j)
     job->position = record_position(journal_current(j)->header.generation, journal_current(j)->end);
     j->under_way = job;
     j->gather = job == &j->jobs[0] ? &j->jobs[1] : &j->jobs[0];
+    j->handed_over = journal_clock();
+    if (job->n_entries > 0)
+        commit_delay_handed(&j->delay, job->n_entries);
     scribe_submit(&j->scribe, job);
 }
 
@@ -494,6 +505,8 @@ static void finish(struct journal *j, struct scribe_job *job,
         return;
     }
     j->figures.commits += job->n_entries > 0;
+    if (job->n_entries > 0)
+        commit_delay_took(&j->delay, journal_clock() - j->handed_over);
     j->figures.damages += job->unrescued;
     if (j->refused)
         j->trouble = 0;
@@ -507,27 +520,30 @@ static void finish(struct journal *j, struct scribe_job *job,
     j->under_way = NULL;
 }
 
-static void set_alarm(struct journal *j)
+/* What rang may have been the one that was set. */
+static void set_alarm(struct journal *j, bool rang)
 {
     uint64_t at = j->held ? j->held_until : j->sync_due;
 
     if (!j->making && j->making_again != 0 && (at == 0 || j->making_again < at))
         at = j->making_again;
-    scribe_set_alarm(&j->scribe, at);
+    if (at != j->alarm || rang)
+        scribe_set_alarm(&j->scribe, at);
+    j->alarm = at;
 }
 
-void journal_collect(struct journal *j, void (*event)(void *context, const struct journal_event *),
+bool journal_collect(struct journal *j, void (*event)(void *context, const struct journal_event *),
                      void *context)
 {
     struct scribe_making making;
-    struct scribe_job *job;
-    uint64_t rings;
+    struct scribe_job *job = NULL;
+    bool rang = scribe_rang(&j->scribe);
+    bool made = rang && scribe_made(&j->scribe, &making);
 
-    while (read(j->scribe.event_fd, &rings, sizeof(rings)) < 0 && errno == EINTR)
-        ;
-    if (scribe_made(&j->scribe, &making))
+    if (made)
         journal_made(j, &making);
-    job = scribe_finished(&j->scribe);
+    if (rang)
+        job = scribe_finished(&j->scribe);
     if (job != NULL)
         finish(j, job, event, context);
     if (j->held && j->under_way != NULL && journal_clock() >= j->held_until) {
@@ -538,8 +554,10 @@ void journal_collect(struct journal *j, void (*event)(void *context, const struc
         j->sync_due = journal_clock() + j->interval;
     journal_reap(j);
     journal_order(j);
-    journal_commit(j);
-    set_alarm(j);
+    if (rang)
+        journal_commit(j);
+    set_alarm(j, rang);
+    return made || job != NULL;
 }
 
 /* ---- Read back ---- */
@@ -586,8 +604,7 @@ void journal_figures(const struct journal *j, struct journal_figures *out)
     out->bytes_max = (uint64_t)j->n_slots * j->segment_size;
     out->things = j->things;
     out->bytes_live = j->live_bytes;
-    for (uint32_t i = 0; i < RECORD_SLOTS_MAX; i++)
-        out->segments += j->slots[i].state != SLOT_NONE;
+    out->ready = j->ready.n;
     for (uint32_t i = 0; i < j->used.n; i++)
         out->bytes_used += j->slots[j->used.slots[i]].header.size;
 }

@@ -66,6 +66,7 @@ struct journal_settings {
     const char *instance;
     uint64_t segment_size; /* a power of two, RECORD_SEGMENT_MIN to RECORD_SEGMENT_MAX */
     uint64_t total_size;   /* at least JOURNAL_SEGMENTS_MIN segments, at most RECORD_SLOTS_MAX */
+    uint64_t ready_size;   /* of segments that are made ahead; three at least, whatever this says */
     enum journal_sync sync;
     uint64_t interval;                 /* nanoseconds, of JOURNAL_INTERVAL */
     const struct journal_files *files; /* NULL: the system's */
@@ -149,6 +150,10 @@ bool journal_busy(const struct journal *j);
 /* Hand over what was gathered, if the helper is idle. Once a turn, and cheap with nothing to do. */
 void journal_commit(struct journal *j);
 
+/* Is it better to look for more to append, for some microseconds, before that is done? To be asked
+ * again after each look. */
+bool journal_awaits_more(struct journal *j);
+
 /* Numbers of appends, counted from 1: given out so far; those up to which all are in the page
  * cache, on disk, and one of these two by what `sync` says: then it is done. */
 uint64_t journal_appended(const struct journal *j);
@@ -191,8 +196,8 @@ struct journal_event {
 
 /* Take what the helper has done: the totals move, then `event` is called for each of the others; so
  * look at the totals after this. `event` may call anything here but collect and close. Then hands
- * over what was gathered meanwhile. */
-void journal_collect(struct journal *j, void (*event)(void *context, const struct journal_event *),
+ * over what was gathered meanwhile. Returns whether there was anything. */
+bool journal_collect(struct journal *j, void (*event)(void *context, const struct journal_event *),
                      void *context);
 
 /* ---- Read back ---- */
@@ -222,6 +227,7 @@ struct journal_figures {
     uint64_t bytes_live; /* that things that live take, about */
     uint64_t things;     /* that live */
     uint32_t segments;   /* files */
+    uint32_t ready;      /* … that are made and not begun */
     uint32_t damages;    /* found since it was opened */
     uint64_t commits;    /* of the helper */
     uint64_t syncs;

@@ -81,8 +81,10 @@ struct keeper {
     uint32_t n_retired;
     struct large *large;
     uint32_t n_large;
-    bool postponed; /* something due: a segment is being made or emptied */
-    uint64_t wall;  /* CLOCK_REALTIME less CLOCK_BOOTTIME, nanoseconds */
+    uint64_t shown;   /* number of the last append when the board was written */
+    bool awaits_more; /* before it commits */
+    bool postponed;   /* something due: a segment is being made or emptied */
+    uint64_t wall;    /* CLOCK_REALTIME less CLOCK_BOOTTIME, nanoseconds */
     struct log_limit trouble_limit;
     struct log_limit damage_limit;
 };
@@ -644,14 +646,13 @@ static void drop_place(void *context, uint32_t location)
     journal_drop(context, location);
 }
 
-static void collect(struct broker *b)
+static bool collect(struct broker *b)
 {
     struct keeper *k = b->keeper;
+    bool any = journal_collect(k->journal, on_journal_event, b);
 
-    journal_collect(k->journal, on_journal_event, b);
-    durable_written(&b->engine, journal_written(k->journal), drop_place, k->journal);
     durable_done(&b->engine, journal_done(k->journal));
-    close_written(k);
+    return any;
 }
 
 /* The event only says that a turn will find something. */
@@ -668,11 +669,13 @@ static void show(struct broker *b)
     struct board_journal *board = &b->engine.board->journal;
     struct journal_figures f;
 
+    b->keeper->shown = journal_appended(b->keeper->journal);
     journal_figures(b->keeper->journal, &f);
     board_set(&board->size_max, f.bytes_max);
     board_set(&board->size, f.bytes_used);
     board_set(&board->live, f.bytes_live);
     board_set(&board->segments, f.segments);
+    board_set(&board->ready, f.ready);
     board_set(&board->unsynced,
               journal_appended(b->keeper->journal) - journal_synced(b->keeper->journal));
     board_set(&board->counters.records, journal_appended(b->keeper->journal));
@@ -684,33 +687,45 @@ static void show(struct broker *b)
 void keeper_step(struct broker *b)
 {
     struct keeper *k = b->keeper;
-    uint64_t appended;
+    bool collected;
 
     if (k == NULL)
         return;
-    appended = journal_appended(k->journal);
-    collect(b);
+    collected = collect(b);
     keeper_append(b);
     ask_for_loads(b);
     empty_segment(b);
-    journal_commit(k->journal);
+    k->awaits_more = journal_awaits_more(k->journal);
+    if (!k->awaits_more)
+        journal_commit(k->journal);
     say_trouble(b);
-    if (appended != journal_appended(k->journal) || appended != journal_done(k->journal))
+    if (collected || k->shown != journal_appended(k->journal))
         show(b);
 }
 
-void keeper_fetch(struct broker *b)
+void keeper_settle(struct broker *b)
 {
-    if (b->keeper == NULL || b->engine.loading.n == 0)
+    struct keeper *k = b->keeper;
+
+    if (k == NULL)
+        return;
+    durable_written(&b->engine, journal_written(k->journal), drop_place, k->journal);
+    close_written(k);
+    if (b->engine.loading.n == 0)
         return;
     ask_for_loads(b);
-    journal_commit(b->keeper->journal);
+    journal_commit(k->journal);
 }
 
 bool keeper_is_busy(const struct broker *b)
 {
     return b->keeper != NULL &&
            (b->keeper->postponed || journal_busy(b->keeper->journal) || keeper_is_behind(b));
+}
+
+bool keeper_awaits_more(const struct broker *b)
+{
+    return b->keeper != NULL && b->keeper->awaits_more;
 }
 
 bool keeper_is_behind(const struct broker *b)
@@ -733,6 +748,7 @@ int keeper_open(struct broker *b)
         .instance = b->instance,
         .segment_size = (uint64_t)c->journal_segment,
         .total_size = (uint64_t)c->journal_size,
+        .ready_size = (uint64_t)c->journal_ready,
         .sync = syncs[c->sync],
         .interval = (uint64_t)c->sync_interval * 1000000u,
     };

@@ -27,11 +27,15 @@ void keeper_append(struct broker *b);
  * engine. Before sessions are pumped, and fine without a journal. */
 void keeper_step(struct broker *b);
 
-/* Ask for what the pump wants and found on disk. After sessions were pumped. */
-void keeper_fetch(struct broker *b);
+/* After sessions were pumped, so that confirms are on their way: what was written leaves the store,
+ * and what the pump wants and found on disk is asked for. */
+void keeper_settle(struct broker *b);
 
 /* Better no more messages now: the disk is behind. */
 bool keeper_is_busy(const struct broker *b);
+
+/* Another turn is to come soon: what was appended is not committed, for there may be more. */
+bool keeper_awaits_more(const struct broker *b);
 
 /* No envelope at all may be taken before what has ended was written. */
 bool keeper_is_behind(const struct broker *b);

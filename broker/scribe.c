@@ -11,7 +11,8 @@
  * is tried twice here, but what was interrupted or written in part.
  *
  * A segment in making is filled a piece at a time, each synced, and jobs go first: who waits for a
- * commit waits for one piece at most. Zeros are really written, so that later syncs need write no
+ * commit waits for one piece at most, and for none if there are segments enough; then the next one
+ * is made while nobody has a job. Zeros are really written, so that later syncs need write no
  * metadata. */
 #include "broker/scribe.h"
 
@@ -37,6 +38,7 @@ enum {
     FILL_STEP = 256 << 10,
 #endif
     READ_AT_ONCE = 4096, /* of a record whose size is not known yet */
+    IDLE = 20000000,     /* nanoseconds without a job */
     SECOND = 1000000000,
 };
 
@@ -608,26 +610,50 @@ int scribe_init(struct scribe *s, const struct journal_files *files, int folder)
     return 0;
 }
 
+static uint64_t clock_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
+}
+
 static void ring(struct scribe *s)
 {
     uint64_t one = 1;
 
+    atomic_store(&s->rung, true);
     while (write(s->event_fd, &one, sizeof(one)) < 0 && errno == EINTR)
         ;
+}
+
+/* With the mutex held, which is free meanwhile: who is woken by it needs it at once. */
+static void tell(struct scribe *s)
+{
+    pthread_mutex_unlock(&s->mutex);
+    ring(s);
+    pthread_mutex_lock(&s->mutex);
+}
+
+/* When there is something to do that nobody will signal; 0: never. */
+static uint64_t next_time(const struct scribe *s)
+{
+    uint64_t idle_at = s->idle_since + IDLE;
+
+    if (!s->making_active || (s->alarm != 0 && s->alarm < idle_at))
+        return s->alarm;
+    return idle_at;
 }
 
 /* Nothing to do: wait, at most until the alarm. */
 static void wait_for_work(struct scribe *s)
 {
-    struct timespec until;
+    uint64_t at = next_time(s);
+    struct timespec until = {.tv_sec = (time_t)(at / SECOND), .tv_nsec = (long)(at % SECOND)};
 
-    if (s->alarm == 0) {
+    if (at == 0)
         pthread_cond_wait(&s->wake, &s->mutex);
-        return;
-    }
-    until.tv_sec = (time_t)(s->alarm / SECOND);
-    until.tv_nsec = (long)(s->alarm % SECOND);
-    if (pthread_cond_timedwait(&s->wake, &s->mutex, &until) == ETIMEDOUT && s->alarm != 0) {
+    else if (pthread_cond_timedwait(&s->wake, &s->mutex, &until) == ETIMEDOUT && at == s->alarm) {
         s->alarm = 0;
         ring(s);
     }
@@ -642,7 +668,8 @@ static void do_handed(struct scribe *s)
     do_job(s, job);
     pthread_mutex_lock(&s->mutex);
     s->finished = true;
-    ring(s);
+    s->idle_since = clock_now();
+    tell(s);
 }
 
 static void do_making(struct scribe *s)
@@ -656,7 +683,7 @@ static void do_making(struct scribe *s)
         return;
     s->making_active = false;
     s->making_done = true;
-    ring(s);
+    tell(s);
 }
 
 /* With the mutex held. */
@@ -666,7 +693,9 @@ static bool work(struct scribe *s)
 
     if (job)
         do_handed(s);
-    if (s->stop || !s->making_active)
+    if (s->stop || !s->making_active || (s->job != NULL && !s->finished))
+        return job;
+    if (!s->making.pressing && s->started && clock_now() - s->idle_since < IDLE)
         return job;
     do_making(s);
     return true;
@@ -746,6 +775,17 @@ void scribe_deinit(struct scribe *s)
     s->stage = NULL;
 }
 
+bool scribe_rang(struct scribe *s)
+{
+    uint64_t rings;
+
+    if (!atomic_load_explicit(&s->rung, memory_order_relaxed) || !atomic_exchange(&s->rung, false))
+        return false;
+    while (read(s->event_fd, &rings, sizeof(rings)) < 0 && errno == EINTR)
+        ;
+    return true;
+}
+
 void scribe_submit(struct scribe *s, struct scribe_job *job)
 {
     pthread_mutex_lock(&s->mutex);
@@ -776,6 +816,16 @@ void scribe_order(struct scribe *s, const struct scribe_making *making)
     s->making_active = true;
     s->making_done = false;
     pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+void scribe_press(struct scribe *s)
+{
+    pthread_mutex_lock(&s->mutex);
+    if (!s->making.pressing) {
+        s->making.pressing = true;
+        pthread_cond_signal(&s->wake);
+    }
     pthread_mutex_unlock(&s->mutex);
 }
 

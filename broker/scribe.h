@@ -4,6 +4,7 @@
 #define MQBROKER_BROKER_SCRIBE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -92,6 +93,7 @@ struct scribe_making {
     uint32_t filled; /* progress */
     bool marked;     /* the old contents are no records any more */
     bool made;
+    bool pressing; /* it is needed soon: also between two jobs */
 };
 
 /* A bounded step: 1 there is more to do, 0 it is ready and all of it synced, -errno. What could not
@@ -104,6 +106,7 @@ struct scribe {
     const struct journal_files *files;
     int folder;
     int event_fd;
+    atomic_bool rung; /* … since it was read last */
     uint8_t *stage;
     pthread_t thread;
     bool started;
@@ -115,7 +118,8 @@ struct scribe {
     bool making_active;     /* the scribe's */
     bool making_done;       /* the owner's again */
     struct scribe_making making;
-    uint64_t alarm; /* CLOCK_MONOTONIC: ring then; 0: never */
+    uint64_t idle_since; /* CLOCK_MONOTONIC */
+    uint64_t alarm;      /* CLOCK_MONOTONIC: ring then; 0: never */
 };
 
 /* `files` is borrowed, and `folder`. Begins no thread yet: a job can be done in the caller's. */
@@ -124,12 +128,18 @@ int scribe_start(struct scribe *s);
 /* Ends the thread when it is done with its job. Fine twice. */
 void scribe_deinit(struct scribe *s);
 
+/* Has it rung since this was asked last? Then something may be finished, made, or due. */
+bool scribe_rang(struct scribe *s);
+
 /* Hand over a job; there must be none. It is the scribe's until scribe_finished() returns it. */
 void scribe_submit(struct scribe *s, struct scribe_job *job);
 struct scribe_job *scribe_finished(struct scribe *s);
 
 /* The same for a segment; false: it is not ready. */
 void scribe_order(struct scribe *s, const struct scribe_making *making);
+
+/* The segment in making is needed soon. */
+void scribe_press(struct scribe *s);
 bool scribe_made(struct scribe *s, struct scribe_making *out);
 
 /* Wait until something is finished or made. Does the work itself if there is no thread. */

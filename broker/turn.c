@@ -184,7 +184,7 @@ static bool turn(struct broker *b)
     keeper_step(b);
     work = work || e->touched.n > 0 || e->dirty.n > 0 || e->busy.n > 0;
     peers_pump(b);
-    keeper_fetch(b);
+    keeper_settle(b);
     settle_step(b);
     shares_check(b);
     b->held_up = keeper_is_busy(b);
@@ -311,9 +311,13 @@ int turn_next(struct broker *b)
 {
     int r = 0;
 
-    if (has_more(b))
+    if (has_more(b)) {
         turn(b);
-    else if (!look_if_it_pays(b))
+    } else if (keeper_awaits_more(b)) {
+        if (b->rested) /* nothing was there: let those run who have it */
+            sched_yield();
+        turn(b);
+    } else if (!look_if_it_pays(b))
         r = sleep_until_event(b);
     if (r >= 0 && (b->n_armed > 0 || ++b->turns % LOOK_FOR_EVENTS == 0))
         r = loop_wait(&b->loop, 0);

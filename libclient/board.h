@@ -291,7 +291,8 @@ struct board_journal {
     _Atomic uint64_t segments;
     _Atomic uint64_t full;     /* 1: it refuses */
     _Atomic uint64_t unsynced; /* records that wait for the disk */
-    _Atomic uint64_t spare[9];
+    _Atomic uint64_t ready;    /* segments that are made ahead */
+    _Atomic uint64_t spare[8];
     struct board_journal_counters counters;
 };
 

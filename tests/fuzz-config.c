@@ -53,6 +53,7 @@ static void check_values(const struct config *c)
     check(within(c->log_level, CONFIG_LOG_ERROR, CONFIG_LOG_DEBUG), "out of range", "log_level");
     check(within(c->max_groups, 0, 1024), "out of range", "max_groups");
     check(within(c->journal_segment, 64 * k, 64 * m), "out of range", "journal_segment");
+    check(within(c->journal_ready, 0, c->journal_size), "out of range", "journal_ready");
     check(within(c->journal_size, 5 * c->journal_segment, 64 * g), "out of range", "journal_size");
     check(within(c->sync, CONFIG_SYNC_ALWAYS, CONFIG_SYNC_NEVER), "out of range", "sync");
     check(within(c->group_size, 4 * k, 64 * g), "out of range", "group_size");

@@ -24,12 +24,31 @@
 static const struct {
     const char *name;
     size_t offset;
-} keys[] = {KEY(max_clients),   KEY(queue_depth),    KEY(store_size),        KEY(references),
-            KEY(pool_max),      KEY(topic_rows),     KEY(max_subscriptions), KEY(backlog_size),
-            KEY(stall_timeout), KEY(retained_size),  KEY(poll_usec),         KEY(overflow),
-            KEY(log_level),     KEY(max_groups),     KEY(journal),           KEY(journal_segment),
-            KEY(journal_size),  KEY(sync),           KEY(group_size),        KEY(group_overflow),
-            KEY(ack_timeout),   KEY(delivery_limit), KEY(group_linger),      KEY(aging),
+} keys[] = {KEY(max_clients),
+            KEY(queue_depth),
+            KEY(store_size),
+            KEY(references),
+            KEY(pool_max),
+            KEY(topic_rows),
+            KEY(max_subscriptions),
+            KEY(backlog_size),
+            KEY(stall_timeout),
+            KEY(retained_size),
+            KEY(poll_usec),
+            KEY(overflow),
+            KEY(log_level),
+            KEY(max_groups),
+            KEY(journal),
+            KEY(journal_segment),
+            KEY(journal_size),
+            KEY(journal_ready),
+            KEY(sync),
+            KEY(group_size),
+            KEY(group_overflow),
+            KEY(ack_timeout),
+            KEY(delivery_limit),
+            KEY(group_linger),
+            KEY(aging),
             KEY(sync_interval)};
 enum { N_KEYS = sizeof(keys) / sizeof(keys[0]) };
 
@@ -463,6 +482,10 @@ static void a_journal_has_five_segments_to_2047_of_a_power_of_two(void **state)
                  "journal_segment, which is 65536");
     assert_error_at("\njournal_segment = \"64K\";", "t.conf:2: journal_size is 1073741824 bytes");
     parse("journal_size = \"5M\"; journal_segment = \"1M\";");
+    assert_error("journal_segment = \"1M\"; journal_size = \"5M\";\njournal_ready = \"6M\";",
+                 "t.conf:2: journal_ready is 6291456 bytes, and must be at most journal_size, "
+                 "which is 5242880");
+    parse("journal_segment = \"1M\"; journal_size = \"5M\"; journal_ready = \"5M\";");
     parse("journal_size = \"2047M\"; journal_segment = \"1M\";");
 }
 
@@ -640,7 +663,8 @@ static void reload_takes_what_may_change_and_names_what_may_not(void **state)
 #define AT_START                                                                                   \
     "max_clients = 64; queue_depth = 20; store_size = \"128M\"; references = 500000;"              \
     "pool_max = \"1G\"; topic_rows = 7; max_groups = 1; journal = \"/j\";"                         \
-    "journal_segment = \"1M\"; journal_size = \"5M\"; sync = \"never\";"
+    "journal_segment = \"1M\"; journal_size = \"5M\"; journal_ready = \"3M\";"                     \
+    "sync = \"never\";"
 #define AT_ANY_TIME                                                                                \
     "max_subscriptions = 8; backlog_size = \"9M\"; stall_timeout = \"1s\";"                        \
     "retained_size = \"10M\"; poll_usec = 11; overflow = \"disconnect\"; log_level = \"error\";"   \
@@ -650,8 +674,9 @@ static void reload_takes_what_may_change_and_names_what_may_not(void **state)
     struct config expected = parse(AT_ANY_TIME);
 
     (void)state;
-    assert_string_equal(r.kept, "max_clients queue_depth store_size references pool_max topic_rows "
-                                "max_groups journal journal_segment journal_size sync ");
+    assert_string_equal(r.kept,
+                        "max_clients queue_depth store_size references pool_max topic_rows "
+                        "max_groups journal journal_segment journal_size journal_ready sync ");
     assert_same(&r.config, &expected);
 }
 

@@ -344,6 +344,7 @@ static void json_has_the_values_of_the_board(void **state)
         {"journal.segments", 5003},
         {"journal.full", 5004},
         {"journal.unsynced", 5005},
+        {"journal.ready", 5006},
         {"journal.records", 6000},
         {"journal.damaged", 6008},
         {"limits.groups", 2},

@@ -72,7 +72,8 @@
     X(live, GAUGE, "bytes", "what is needed of that")                                              \
     X(segments, GAUGE, "segments", "files that it is made of")                                     \
     X(full, GAUGE, "flag", "1 while it has no room, and durable messages are refused")             \
-    X(unsynced, GAUGE, "records", "records that wait for the disk")
+    X(unsynced, GAUGE, "records", "records that wait for the disk")                                \
+    X(ready, GAUGE, "segments", "files that are made and not written to yet")
 
 /* Words of struct board_priority. */
 #define SNAPSHOT_PRIORITY(X)                                                                       \

@@ -13,7 +13,7 @@
 floor() { # MODULE, a path from the root without its suffix: prints the number, or "unknown"
     case $1 in
     libclient/wire | libclient/topic | libclient/names | libclient/board | libclient/outbox | libclient/pool) echo 0 ;;
-    broker/record | broker/history | broker/survivors | broker/journal-fault) echo 0 ;;
+    broker/commit-delay | broker/record | broker/history | broker/survivors | broker/journal-fault) echo 0 ;;
     libclient/queue | libclient/segment | libclient/process) echo 1 ;;
     broker/loop | broker/log | broker/journal* | broker/scribe | broker/watch | broker/config) echo 1 ;;
     broker/persist | broker/store | broker/backlog | broker/filters | broker/timers) echo 2 ;;
