@@ -78,6 +78,7 @@ static int start(struct carrier *carrier, struct broker *broker)
             return -1;
         }
         settings.journal = broker->folder.path;
+        settings.journal_ready = carrier_disk_bytes(options);
     }
     return daemon_start(&broker->daemon, &settings);
 }

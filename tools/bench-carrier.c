@@ -3,6 +3,12 @@
 
 #include <string.h>
 
+enum {
+    DISK_A_SECOND = 512 << 20,
+    DISK_MAX = 1 << 30,
+    RECORD = 256, /* what a durable message takes beside its payload, at most */
+};
+
 static unsigned n_filters(const struct bench_options *options, const struct bench_way *way)
 {
     switch (way->filters) {
@@ -22,6 +28,19 @@ static const struct carrier_kind *kind_of(const struct bench_way *way)
         return way->carrier;
     }
     return way->bare ? &carrier_queues : &carrier_broker;
+}
+
+uint64_t carrier_disk_bytes(const struct bench_options *options)
+{
+    uint64_t bytes = DISK_MAX;
+
+    if (options->seconds > 0 && options->seconds < DISK_MAX / DISK_A_SECOND) {
+        bytes = (uint64_t)(DISK_A_SECOND * options->seconds);
+    }
+    if (options->count > 0 && options->count < bytes / (options->size + RECORD)) {
+        bytes = options->count * (options->size + RECORD);
+    }
+    return bytes;
 }
 
 int carrier_open(struct carrier *carrier, struct crew *crew, const struct bench_options *options,

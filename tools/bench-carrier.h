@@ -101,6 +101,10 @@ void carrier_close(struct carrier *carrier);
 int carrier_join(struct carrier_end *end, const struct carrier *carrier, unsigned use,
                  unsigned receiver);
 
+/* Bytes of files that are made before a run of durable messages: it is the disk's writing that is
+ * measured, and not its making of files. As many for the broker as without. */
+uint64_t carrier_disk_bytes(const struct bench_options *options);
+
 /* In the parent, before workers are added: the largest payload that it takes. Returns 0 or -1. */
 int carrier_payload_max(const struct carrier *carrier, size_t *most);
 

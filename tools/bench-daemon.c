@@ -30,6 +30,8 @@
 enum {
     START_MS = 10000,
     STOP_MS = 10000,
+    JOURNAL_MS = 60000,
+    SEGMENT_SIZE = 16 << 20, /* of the journal, if nothing else is said */
 };
 
 static int open_pidfd(pid_t pid)
@@ -39,19 +41,14 @@ static int open_pidfd(pid_t pid)
 
 /* ---- the one that runs ---- */
 
-int daemon_attach(struct daemon *daemon, const char *instance)
+/* Returns 0, with the board mapped, or -1 with bench_error() set. */
+static int open_board(struct segment *out, const char *instance)
 {
     char name[NAMES_MAX];
-    struct segment segment;
 
-    *daemon = DAEMON_NONE;
-    if (!names_instance_valid(instance)) {
-        return bench_fail("\"%s\" is not an instance name", instance);
-    }
-    snprintf(daemon->instance, sizeof daemon->instance, "%s", instance);
     names_board(name, instance);
 
-    int r = segment_open(&segment, name, 0);
+    int r = segment_open(out, name, 0);
     if (r == -ENOENT) {
         return bench_fail("there is no broker of instance \"%s\": start it (mqbroker --instance "
                           "%s), or leave --instance and MQBROKER_INSTANCE out for a private one",
@@ -60,9 +57,24 @@ int daemon_attach(struct daemon *daemon, const char *instance)
     if (r < 0) {
         return bench_fail("cannot read the board %s: %s", name, strerror(-r));
     }
-    if (board_check(segment.base, segment.size) != BOARD_OK) {
-        segment_close(&segment);
+    if (board_check(out->base, out->size) != BOARD_OK) {
+        segment_close(out);
         return bench_fail("the board %s is of another version", name);
+    }
+    return 0;
+}
+
+int daemon_attach(struct daemon *daemon, const char *instance)
+{
+    struct segment segment;
+
+    *daemon = DAEMON_NONE;
+    if (!names_instance_valid(instance)) {
+        return bench_fail("\"%s\" is not an instance name", instance);
+    }
+    snprintf(daemon->instance, sizeof daemon->instance, "%s", instance);
+    if (open_board(&segment, instance) < 0) {
+        return -1;
     }
 
     const struct board_header *board = segment.base;
@@ -95,8 +107,9 @@ static int write_config(const struct daemon_settings *settings)
     if (r >= 0 && settings->journal != NULL) { /* with room for all of a run */
         r = dprintf(fd,
                     "journal = \"%s\";\nsync = \"%s\";\njournal_size = \"16G\";\n"
-                    "group_size = \"16G\";\n",
-                    settings->journal, settings->sync);
+                    "journal_ready = \"%lluM\";\ngroup_size = \"16G\";\n",
+                    settings->journal, settings->sync,
+                    (unsigned long long)(settings->journal_ready >> 20));
     }
     if (r < 0) {
         close(fd);
@@ -168,6 +181,30 @@ static int wait_until_ready(const struct daemon *daemon, const char *program)
     }
 }
 
+/* Its journal has as many segments ready as were asked for, all written once: so had the
+ * file that it is compared with. */
+static int wait_for_journal(const struct daemon *daemon, uint64_t wanted)
+{
+    struct segment segment;
+    uint64_t deadline = bench_now() + JOURNAL_MS * UINT64_C(1000000);
+    int r = open_board(&segment, daemon->instance);
+
+    while (r == 0) {
+        const struct board_journal *journal = &((struct board_header *)segment.base)->journal;
+
+        if (board_get(&journal->ready) * SEGMENT_SIZE >= wanted) {
+            break;
+        }
+        if (has_ended(daemon, 1) || bench_now() > deadline) {
+            r = bench_fail("the broker does not make the files of its journal in %d s: is there "
+                           "room for %llu MiB in %s?",
+                           JOURNAL_MS / 1000, (unsigned long long)wanted >> 20, "--directory");
+        }
+    }
+    segment_close(&segment);
+    return r;
+}
+
 int daemon_start(struct daemon *daemon, const struct daemon_settings *settings)
 {
     static unsigned serial;
@@ -208,6 +245,10 @@ int daemon_start(struct daemon *daemon, const struct daemon_settings *settings)
         return -1;
     }
     daemon->starting = bench_now() - began;
+    if (settings->journal != NULL && wait_for_journal(daemon, settings->journal_ready) < 0) {
+        daemon_stop(daemon);
+        return -1;
+    }
     return 0;
 }
 

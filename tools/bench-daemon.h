@@ -21,11 +21,12 @@ struct daemon {
 
 /* What a private broker is like; all zero but poll_usec: as it likes. */
 struct daemon_settings {
-    const char *program; /* NULL: the `mqbroker` beside this program, or in PATH */
-    int poll_usec;       /* below 0: as it likes */
-    uint64_t pool_max;   /* what a client's payload pool may have */
-    const char *journal; /* directory; NULL: none */
-    const char *sync;    /* of that */
+    const char *program;    /* NULL: the `mqbroker` beside this program, or in PATH */
+    int poll_usec;          /* below 0: as it likes */
+    uint64_t pool_max;      /* what a client's payload pool may have */
+    const char *journal;    /* directory; NULL: none */
+    const char *sync;       /* of that */
+    uint64_t journal_ready; /* bytes of it that are made before it is used */
 };
 
 /* Start one and wait until it takes clients. Returns 0, or -1 with bench_error() set. */

@@ -1,8 +1,8 @@
 /* The baseline of durable messages: what the disk does by itself.
  *
  * Records as large as those of the broker's journal are written to a file of their own, that has
- * all its blocks and is written over and over; and the disk is told to keep them when as many have
- * gathered as may be unconfirmed. */
+ * all its blocks, as many as the broker's journal has; and the disk is told to keep them when as
+ * many have gathered as may be unconfirmed. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,7 +17,7 @@
 #include "tools/bench-folder.h"
 
 enum {
-    FILE_BYTES = 64 << 20,
+    FILE_MIN = 64 << 20,
 };
 
 static const char topic[] = "bench/0"; /* as long as the broker's */
@@ -25,6 +25,7 @@ static const char topic[] = "bench/0"; /* as long as the broker's */
 struct file {
     struct folder folder;
     int fd;
+    off_t size;
 };
 
 struct file_end {
@@ -54,11 +55,11 @@ static int write_all(int fd, const unsigned char *bytes, size_t size, off_t at)
 }
 
 /* Written once in full, so that no write to it is its first. */
-static int fill(int fd)
+static int fill(int fd, off_t size)
 {
     static const unsigned char zeros[1 << 20];
 
-    for (off_t at = 0; at < FILE_BYTES; at += (off_t)sizeof zeros) {
+    for (off_t at = 0; at < size; at += (off_t)sizeof zeros) {
         if (write_all(fd, zeros, sizeof zeros, at) < 0) {
             return -1;
         }
@@ -77,6 +78,10 @@ static int file_open(struct carrier *carrier, struct crew *crew)
         return bench_fail("out of memory");
     }
     file->fd = -1;
+    file->size = (off_t)carrier_disk_bytes(carrier->options);
+    if (file->size < FILE_MIN) {
+        file->size = FILE_MIN;
+    }
     if (folder_make(&file->folder, carrier->options->directory) < 0) {
         return -1;
     }
@@ -85,7 +90,7 @@ static int file_open(struct carrier *carrier, struct crew *crew)
     if (file->fd < 0) {
         return bench_fail("%s: %s", path, strerror(errno));
     }
-    return fill(file->fd);
+    return fill(file->fd, file->size);
 }
 
 static void file_close(struct carrier *carrier)
@@ -148,7 +153,7 @@ static int file_confirm(struct carrier_end *end, unsigned most)
     if (state->n_gathered <= most) {
         return 0;
     }
-    if (state->at + (off_t)size > FILE_BYTES) {
+    if (state->at + (off_t)size > state->file->size) {
         state->at = 0;
     }
     if (write_all(state->file->fd, state->gathered, size, state->at) < 0) {
@@ -167,7 +172,7 @@ static int file_flush(struct carrier_end *end)
 /* As many as may gather must fit the file. */
 static size_t file_payload_max(const struct carrier_end *end)
 {
-    return FILE_BYTES / 2 / end->carrier->outstanding - RECORD_UNIT -
+    return FILE_MIN / 2 / end->carrier->outstanding - RECORD_UNIT -
            wire_message_size(strlen(topic), 0) - RECORD_HEAD_SIZE;
 }
 
