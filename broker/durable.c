@@ -134,6 +134,8 @@ static void note_due(struct engine *e, uint32_t slot, uint64_t age)
 {
     struct durable *d = e->durable;
 
+    if (d->due_in == d->due_out)
+        d->due_in = d->due_out = 0; /* the same few pages again */
     if (d->due_in - d->due_out < d->capacity)
         d->due[d->due_in++ % d->capacity] = (struct due){.age = age, .slot = slot};
 }
@@ -142,6 +144,8 @@ static void note_placed(struct engine *e, const struct placed *p)
 {
     struct durable *d = e->durable;
 
+    if (d->placed_in == d->placed_out)
+        d->placed_in = d->placed_out = 0;
     if (d->placed_in - d->placed_out < d->capacity)
         d->placed[d->placed_in++ % d->capacity] = *p;
 }
@@ -587,12 +591,12 @@ void durable_written(struct engine *e, uint64_t number,
 
     while (d->placed_out < d->placed_in &&
            d->placed[d->placed_out % d->capacity].number <= number) {
-        const struct placed *p = &d->placed[d->placed_out++ % d->capacity];
+        const struct placed p = d->placed[d->placed_out++ % d->capacity];
 
-        if (p->slot == NO_REFERENCE)
-            persist_u64(&e->ledger->header.farewells_written, p->age);
+        if (p.slot == NO_REFERENCE)
+            persist_u64(&e->ledger->header.farewells_written, p.age);
         else
-            settle_placed(e, p, drop, context);
+            settle_placed(e, &p, drop, context);
     }
 }
 
