@@ -561,9 +561,7 @@ static void settle_message(struct engine *e, const struct placed *p)
 {
     const struct reference *r = engine_reference(e, p->slot);
 
-    if (p->before != 0 && ref_on_disk(r))
-        groups_exchange(e, p->slot, p->location | REF_ON_DISK);
-    else if (p->before == 0 && may_leave(e, r))
+    if (p->before != 0 ? ref_on_disk(r) : may_leave(e, r))
         groups_exchange(e, p->slot, p->location | REF_ON_DISK);
     else if (p->before == 0 && (ref_flags(r) & (REF_ACK | REF_RETAINED)) == REF_ACK)
         engine_change(e, p->slot, r->word | (uint64_t)REF_RETAINED << 8);
