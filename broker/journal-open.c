@@ -358,6 +358,24 @@ static void report_header(struct reading *reading, uint32_t slot, int outcome)
     report(reading, what);
 }
 
+/* A file that is shorter than its header says was cut off, if anything was written to it; else its
+ * making was interrupted. */
+static void report_cut(struct reading *reading, uint32_t slot, const struct record_header *header)
+{
+    uint8_t bytes[RECORD_HEADER_SIZE + RECORD_BEGIN_ROOM];
+    char what[160], name[RECORD_NAME_MAX];
+    struct record record;
+
+    load(reading->j, slot, 0, sizeof(bytes), bytes);
+    if (record_get(bytes, header, RECORD_HEADER_SIZE, sizeof(bytes), &record) != RECORD_OK)
+        return;
+    record_segment_name(name, slot);
+    snprintf(what, sizeof(what),
+             "%s: it was cut off, %u of %u bytes are there: all that it had is lost", name,
+             reading->j->slots[slot].file_size, header->size);
+    report(reading, what);
+}
+
 /* Those with a header, as history_read() wants them. Damaged ones are reported, and idle. */
 static uint32_t list_segments(struct reading *reading, struct history_segment *out)
 {
@@ -377,7 +395,10 @@ static uint32_t list_segments(struct reading *reading, struct history_segment *o
                 j->generation = s->header.generation;
             continue;
         }
-        report_header(reading, slot, outcome);
+        if (outcome == RECORD_OK && s->header.slot == slot)
+            report_cut(reading, slot, &s->header);
+        else
+            report_header(reading, slot, outcome);
         s->header = (struct record_header){0};
     }
     return n;
