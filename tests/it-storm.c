@@ -10,6 +10,7 @@
  * The seed is printed; it says who is struck when, but not what the machine does meanwhile. With
  * MQB_BROKER=PATH another broker is tried, such as one with a fault planted in it. */
 #include <errno.h>
+#include <inttypes.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -721,7 +722,7 @@ int main(int argc, char **argv)
         only = &climates[strtoul(argv[3], NULL, 10) % CLIMATES];
     failures = cmocka_run_group_tests(tests, NULL, NULL);
     if (failures != 0)
-        fprintf(stderr, "it-storm: failed after %llu kills, seed %u\n",
-                (unsigned long long)(tally.kills + tally.broker_kills), seed);
+        fprintf(stderr, "it-storm: failed after %" PRIu64 " kills, seed %u\n",
+                tally.kills + tally.broker_kills, seed);
     return failures;
 }
