@@ -541,6 +541,29 @@ static unsigned expected_rows(const struct storm *s)
     return n;
 }
 
+static bool groups_look_empty(const struct storm *s)
+{
+    const struct board_header *board = daemon_board(s->daemon);
+
+    return groups_sum(board, offsetof(struct board_group, waiting)) == 0 &&
+           groups_sum(board, offsetof(struct board_group, unacknowledged)) == 0;
+}
+
+/* The board is written word by word, and a message that is just given to a worker may stand in none
+ * of them. So there is a turn of the broker between two looks. */
+static bool groups_are_empty(const struct storm *s, struct mqc *client)
+{
+    const struct mqc_publication p = {.topic = "nobody", .payload = "", .flags = MQC_CONFIRM};
+    int64_t number;
+
+    if (!groups_look_empty(s))
+        return false;
+    number = mqc_publish_with(client, &p);
+    assert_true(number > 0);
+    assert_int_equal(mqc_confirm_wait(client, number, PATIENCE_MS), 0);
+    return groups_look_empty(s);
+}
+
 /* Those who publish come to their end; then those who work, when nothing is left for them; then
  * those who receive read the last message of all. Nothing is under way any more; so pools are
  * empty, while all other sessions are still there. */
@@ -558,8 +581,7 @@ static void end(struct storm *s)
     for_all(s, ASKERS, end_client); /* late replies may still come to them */
     client = daemon_open(s->daemon, NULL, 0);
     PATIENCE_UNTIL(daemon_rows(s->daemon) == expected_rows(s)); /* the dead have been buried */
-    PATIENCE_UNTIL(groups_sum(board, offsetof(struct board_group, waiting)) == 0 &&
-                   groups_sum(board, offsetof(struct board_group, unacknowledged)) == 0);
+    PATIENCE_UNTIL(groups_are_empty(s, client));
     s->world->drained = 1;
     for_all(s, WORKERS, hear_done);
     for_all(s, WORKERS, end_client);
