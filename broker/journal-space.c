@@ -292,8 +292,6 @@ void journal_made(struct journal *j, const struct scribe_making *making)
     };
     slot_list_push(&j->ready, slot);
     j->making_again = 0;
-    if (j->trouble == -ENOSPC && !j->refused && j->ready.n > JOURNAL_RESERVE)
-        j->trouble = 0;
     remove_surplus(j);
 }
 
@@ -338,16 +336,18 @@ int journal_begin_segment(struct journal *j)
     return 0;
 }
 
-/* After one could not be made, the next is believed when it is there. */
+/* One that brings the reserve up is none. And after one could not be made, the next is believed
+ * when it is there. */
 bool journal_has_more_coming(const struct journal *j)
 {
+    uint32_t n = journal_available(j) + journal_reuse_waits(j);
     uint32_t slot;
 
     if (j->held)
         return false;
-    if (j->making)
-        return j->making_result == 0;
-    return journal_reuse_waits(j) || (j->ready.n > 0 && journal_wants(j, &slot));
+    if (j->making_result == 0 && n > j->ready.n && n > JOURNAL_RESERVE)
+        return true;
+    return j->ready.n > 0 && journal_wants(j, &slot);
 }
 
 void journal_space(const struct journal *j, struct record_space *out)
@@ -376,6 +376,13 @@ void journal_short_of_room(struct journal *j)
                  "the journal %.300s is full: all of its %llu bytes are in use; acknowledge or "
                  "purge what waits there, or set journal_size higher",
                  j->path, (unsigned long long)j->n_slots * j->segment_size);
+}
+
+void journal_look_for_room(struct journal *j)
+{
+    if (j->trouble == -ENOSPC && !j->refused &&
+        (j->ready.n > JOURNAL_RESERVE || journal_has_more_coming(j)))
+        j->trouble = 0;
 }
 
 int journal_find_room(struct journal *j, uint32_t room, enum journal_claim claim)

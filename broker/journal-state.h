@@ -164,6 +164,9 @@ int journal_begin_segment(struct journal *j);
 /* Will there be another segment without anybody's doing? */
 bool journal_has_more_coming(const struct journal *j);
 
+/* If it was full: is it still? */
+void journal_look_for_room(struct journal *j);
+
 /* Room for a record in the segment that is written to, perhaps the next. 0, -EAGAIN, -ENOSPC,
  * -ENOMEM. */
 int journal_find_room(struct journal *j, uint32_t room, enum journal_claim claim);

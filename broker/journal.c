@@ -554,6 +554,7 @@ bool journal_collect(struct journal *j, void (*event)(void *context, const struc
         j->sync_due = journal_clock() + j->interval;
     journal_reap(j);
     journal_order(j);
+    journal_look_for_room(j);
     if (rang)
         journal_commit(j);
     set_alarm(j, rang);

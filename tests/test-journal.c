@@ -225,6 +225,8 @@ static int append_in_time(unsigned age, const struct journal_source *source, uin
         move_things();
         make_bytes(age);
         r = append_thing(age, source, size, claim);
+        if (r == -ENOSPC && journal->making_result == 0)
+            say_wrong("age %u waited for room that did not come", age);
     }
     return r;
 }
