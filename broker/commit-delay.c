@@ -7,12 +7,13 @@
  * sync takes. Who is alone is never delayed, because then no commit was larger.
  *
  * How large they can be is found by waiting for silence now and then, although there are as many as
- * usual. (PostgreSQL has this as commit_delay and commit_siblings, set by hand.) */
+ * usual: with the first commit of a round. A round is odd, or that could each time be the one that
+ * has what a larger one left over. (PostgreSQL has this as commit_delay and commit_siblings, set by
+ * hand.) */
 #include "broker/commit-delay.h"
 
 enum {
-    ROUND = 15,      /* commits; the largest of this round and the one before is usual. Odd: */
-                     /* else the first could always be what a larger one has left over */
+    ROUND = 15,      /* commits; the largest of this round and the one before is usual */
     PART = 4,        /* of what a commit takes */
     SILENCE = 15000, /* ns: as long as a publisher needs for the next envelope of a batch, well */
     WEIGHT = 8,      /* of what commits took before, against the last one's 1 */

@@ -1,8 +1,9 @@
 /* The keeper, once a turn:
  *
- *   1. what the engine made and what ended is appended; the helper of the journal writes it
- *   2. what the helper has done since is told the engine: payloads leave the store, confirms go out
+ *   1. what the helper of the journal has synced is told the engine: confirms go out
+ *   2. what the engine made and what ended is appended, and handed to the helper
  *   3. payloads that are wanted are asked for, and what lives in a segment that is to be used again
+ *   4. when all that is on its way to clients, what was written leaves the store
  *
  * Nothing here waits for the disk but a start. What is lost with the process is in the store, or in
  * the ledger's ring of ends, and is appended again by the next one. */
