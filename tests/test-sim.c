@@ -99,6 +99,7 @@ static void fail_with(uint64_t seed, const char *fault)
 static void say_seed(int signo)
 {
     char text[64];
+    /* It dies anyway. NOLINTNEXTLINE(bugprone-signal-handler) */
     int size = snprintf(text, sizeof(text), "test-sim: died in seed %" PRIu64 "\n", seed_now);
 
     if (write(STDERR_FILENO, text, (size_t)size) > 0)

@@ -8,10 +8,12 @@
 #include <sys/types.h>
 #include <time.h>
 
+/* The linker's names (--wrap). NOLINTBEGIN(bugprone-reserved-identifier) */
 int __real_fdatasync(int fd);
 int __wrap_fdatasync(int fd);
 ssize_t __real_pwrite(int fd, const void *from, size_t size, off_t offset);
 ssize_t __wrap_pwrite(int fd, const void *from, size_t size, off_t offset);
+/* NOLINTEND(bugprone-reserved-identifier) */
 
 static struct disk *disk;
 

@@ -386,7 +386,7 @@ static void miss(struct judge *j, unsigned reader)
         blame(j, reader, end_of(j, reader), reader, 0, 0,
               "it is told that it missed %llu; %llu to %llu did not come",
               (unsigned long long)r->n_missed, (unsigned long long)r->gaps,
-              (unsigned long long)(r->gaps + r->slack));
+              (unsigned long long)r->gaps + r->slack);
 }
 
 /* ---- Requests ---- */

@@ -457,9 +457,7 @@ static bool may_skip(struct model *m, uint32_t session, const struct model_entry
 
     if (entry->optional)
         s->skipped_maybe++;
-    else if (entry->expiry != 0 && entry->expiry <= world.now)
-        s->skipped++;
-    else if (may_drop(session))
+    else if ((entry->expiry != 0 && entry->expiry <= world.now) || may_drop(session))
         s->skipped++;
     else
         return false;

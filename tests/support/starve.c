@@ -11,10 +11,12 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-/* glibc's own, which ask nobody: dlsym(3) would allocate. */
+/* glibc's own, which ask nobody: dlsym(3) would allocate.
+ * NOLINTBEGIN(bugprone-reserved-identifier) */
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t n, size_t size);
 extern void *__libc_realloc(void *memory, size_t size);
+/* NOLINTEND(bugprone-reserved-identifier) */
 
 static struct starve *starve;
 static uintptr_t first, last; /* addresses of the program's code */
