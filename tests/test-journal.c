@@ -913,16 +913,22 @@ static void J1_damage_is_named_and_the_rest_is_served(void **state)
     fake_image_deinit(&left);
 }
 
+/* A journal with one thing in it, after a clean end. */
+static void leave_one_message(struct fake_image *left)
+{
+    begin_case(JOURNAL_ALWAYS);
+    put_message(100, 0);
+    journal_commit(journal);
+    settle();
+    close_cleanly(left);
+}
+
 static void damage_to_the_last_commit_before_a_clean_end_is_no_torn_tail(void **state)
 {
     struct fake_image left;
 
     (void)state;
-    begin_case(JOURNAL_ALWAYS);
-    put_message(100, 0);
-    journal_commit(journal);
-    settle();
-    close_cleanly(&left);
+    leave_one_message(&left);
     file_of_thing(&left, 1)->bytes[record_offset(location_of(&things[1])) + 60] ^= 1;
     assert_int_equal(read_image(&left), 0);
     assert_int_equal(n_damages, 1);
@@ -936,11 +942,7 @@ static void header_that_is_damaged_is_read_from_its_copy(void **state)
     struct fake_file *file;
 
     (void)state;
-    begin_case(JOURNAL_ALWAYS);
-    put_message(100, 0);
-    journal_commit(journal);
-    settle();
-    close_cleanly(&left);
+    leave_one_message(&left);
     file = file_of_thing(&left, 1);
     file->bytes[9] ^= 1;
     assert_int_equal(read_image(&left), 1);

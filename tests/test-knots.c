@@ -57,15 +57,20 @@ static void look_twice(struct rig *r)
     look(r);
 }
 
+static bool is_told_when_it_waits(struct rig *r, uint16_t row, enum kind kind)
+{
+    wait_for(r, row, kind);
+    look_twice(r);
+    return is_told(r, row);
+}
+
 static void who_waits_for_itself_is_told(void **state)
 {
     struct rig *r = *state;
     uint16_t a = expect_subscriber(r, "a", "t");
 
     give(r, a, "t");
-    wait_for(r, a, SPACE);
-    look_twice(r);
-    assert_true(is_told(r, a));
+    assert_true(is_told_when_it_waits(r, a, SPACE));
 }
 
 static void told_is_who_sleeps_by_a_batch_too(void **state)
@@ -99,9 +104,7 @@ static void who_has_nothing_to_read_is_not_told(void **state)
     uint16_t b = expect_subscriber(r, "b", "t");
 
     give(r, a, "t");
-    wait_for(r, a, SPACE);
-    look_twice(r);
-    assert_false(is_told(r, a));
+    assert_false(is_told_when_it_waits(r, a, SPACE));
     give(r, b, "t"); /* b comes to wait for itself, and a for b */
     wait_for(r, b, SPACE);
     look_twice(r);
@@ -143,9 +146,7 @@ static void P5_a_slow_reader_is_no_knot(void **state)
     give(r, b, "to/a");
     give(r, a, "to/c");
     wait_for(r, b, SPACE);
-    wait_for(r, a, SPACE);
-    look_twice(r);
-    assert_false(is_told(r, a));
+    assert_false(is_told_when_it_waits(r, a, SPACE));
     assert_false(is_told(r, b));
     give(r, c, "to/a"); /* now there is a ring, once it waits as well */
     look_twice(r);
@@ -216,9 +217,7 @@ static void who_has_not_seen_the_news_is_not_told(void **state)
     atomic_fetch_add(&pool->waits_sent, 256); /* what it sent stands in the request queue */
     look_twice(r);
     assert_false(is_told(r, a));
-    wait_for(r, a, WINDOW);
-    look_twice(r);
-    assert_true(is_told(r, a));
+    assert_true(is_told_when_it_waits(r, a, WINDOW));
 }
 
 static void what_only_charges_the_window_is_no_hope_for_space(void **state)
@@ -230,12 +229,8 @@ static void what_only_charges_the_window_is_no_hope_for_space(void **state)
     give(r, a, "t");
     while (rig_pump(r, c) != PUMP_BLOCKED)
         rig_publish(r, a, 5, "slow", "waits for room in its queue");
-    wait_for(r, a, WINDOW);
-    look_twice(r);
-    assert_false(is_told(r, a));
-    wait_for(r, a, SPACE);
-    look_twice(r);
-    assert_true(is_told(r, a));
+    assert_false(is_told_when_it_waits(r, a, WINDOW));
+    assert_true(is_told_when_it_waits(r, a, SPACE));
 }
 
 static void what_is_kept_for_good_is_no_hope(void **state)
@@ -252,9 +247,7 @@ static void what_is_kept_for_good_is_no_hope(void **state)
                                       .topic = "kept",
                                       .slot = &slot});
     give(r, a, "t");
-    wait_for(r, a, SPACE);
-    look_twice(r);
-    assert_true(is_told(r, a));
+    assert_true(is_told_when_it_waits(r, a, SPACE));
 }
 
 static void what_waits_for_who_is_sated_is_no_hope(void **state)
@@ -268,9 +261,7 @@ static void what_waits_for_who_is_sated_is_no_hope(void **state)
     rig_turn(r);
     assert_int_equal(rig_drain(r, a), 2);
     assert_int_equal(r->engine.n_sated, 1);
-    wait_for(r, a, SPACE);
-    look_twice(r);
-    assert_true(is_told(r, a));
+    assert_true(is_told_when_it_waits(r, a, SPACE));
 }
 
 static void what_time_ends_is_hope(void **state)
@@ -281,15 +272,11 @@ static void what_time_ends_is_hope(void **state)
 
     give(r, a, "t");
     rig_request(r, a, "t", 1, r->engine.now + RIG_SECOND); /* it is its own server */
-    wait_for(r, a, WINDOW);
-    look_twice(r);
-    assert_false(is_told(r, a));
+    assert_false(is_told_when_it_waits(r, a, WINDOW));
     r->engine.now += 2 * RIG_SECOND;
     life_tick(&r->engine);
     rig_turn(r);
-    wait_for(r, a, WINDOW);
-    look_twice(r);
-    assert_true(is_told(r, a));
+    assert_true(is_told_when_it_waits(r, a, WINDOW));
 
     assert_true(segments_put(r->segments[a], 1, SEGMENTS_PLACE, &slot));
     rig_message(r, a,
@@ -301,9 +288,7 @@ static void what_time_ends_is_hope(void **state)
     r->engine.settings.pool_max = 2 * SEGMENTS_PLACE; /* it may hold no more */
     rig_turn(r);
     assert_int_equal(r->engine.n_sated, 1);
-    wait_for(r, a, SPACE);
-    look_twice(r);
-    assert_false(is_told(r, a));
+    assert_false(is_told_when_it_waits(r, a, SPACE));
 }
 
 static void join(struct rig *r, uint16_t row, uint16_t prefetch)
@@ -332,20 +317,14 @@ static void another_member_of_a_group_is_hope(void **state)
     join(r, a, 1);
     give(r, a, "t"); /* this one it has read into its inbox, */
     give(r, a, "t"); /* and this one waits for the acknowledgement of that */
-    wait_for(r, a, SPACE);
-    look_twice(r);
-    assert_true(is_told(r, a));
+    assert_true(is_told_when_it_waits(r, a, SPACE));
 
     b = expect_session(r, "b");
     join(r, b, 1);
-    wait_for(r, a, SPACE);
-    look_twice(r);
-    assert_false(is_told(r, a));
+    assert_false(is_told_when_it_waits(r, a, SPACE));
     wait_for(r, b, WINDOW); /* all the same: the group's messages do not charge it */
     give(r, a, "t");
-    wait_for(r, a, SPACE);
-    look_twice(r);
-    assert_true(is_told(r, a));
+    assert_true(is_told_when_it_waits(r, a, SPACE));
 }
 
 static void who_gets_the_row_next_is_told_nothing(void **state)
@@ -354,9 +333,7 @@ static void who_gets_the_row_next_is_told_nothing(void **state)
     uint16_t a = expect_subscriber(r, "a", "t");
 
     give(r, a, "t");
-    wait_for(r, a, SPACE);
-    look_twice(r);
-    assert_true(is_told(r, a));
+    assert_true(is_told_when_it_waits(r, a, SPACE));
     rig_kill(r, a);
     assert_int_equal(expect_subscriber(r, "a", "t"), a);
     assert_int_equal(atomic_load(&board_row(r->memory.board, a)->stuck), 0);
