@@ -24,11 +24,12 @@
 #include "libclient/topic.h"
 
 enum {
-    OPEN_MS = 5000,   /* to wait if the caller does not say */
-    POLL_USEC = 50,   /* to look again likewise */
-    RESEND_MS = 1000, /* REGISTER is sent again without an answer for so long */
-    LEAVING_MS = 100, /* between tries for a name that is being given up */
-    STARTING_MS = 10, /* between looks at a broker that is starting */
+    OPEN_MS = 5000,     /* to wait if the caller does not say */
+    POLL_USEC = 50,     /* to look again likewise, */
+    CONFIRM_TIMES = 20, /* … and so many times as long for a confirm */
+    RESEND_MS = 1000,   /* REGISTER is sent again without an answer for so long */
+    LEAVING_MS = 100,   /* between tries for a name that is being given up */
+    STARTING_MS = 10,   /* between looks at a broker that is starting */
 };
 
 #define MILLISECOND UINT64_C(1000000)
@@ -442,6 +443,15 @@ static int open_all(struct mqc *c, const struct mqc_options *o)
     return r;
 }
 
+static void set_patience(struct mqc *c, int poll_usec)
+{
+    uint64_t longest = poll_usec < 0 ? 0 : (uint64_t)(poll_usec > 0 ? poll_usec : POLL_USEC) * 1000;
+
+    c->to_read = (struct patience){.longest = longest, .credit = 1, .to_skip = 1};
+    c->to_send = c->to_confirm = c->to_read;
+    c->to_confirm.longest *= CONFIRM_TIMES;
+}
+
 int mqc_open(struct mqc **client, const struct mqc_options *options)
 {
     static const struct mqc_options none;
@@ -464,9 +474,7 @@ int mqc_open(struct mqc **client, const struct mqc_options *options)
     c->segment = c->outbox = c->pool.segment = SEGMENT_CLOSED;
     c->epoll_fd = c->event_fd = c->timer_fd = -1;
     c->publish_only = (o->flags & MQC_PUBLISH_ONLY) != 0;
-    c->poll_ns =
-        o->poll_usec < 0 ? 0 : (uint64_t)(o->poll_usec > 0 ? o->poll_usec : POLL_USEC) * 1000;
-    c->to_read = c->to_send = (struct patience){.credit = 1, .to_skip = 1};
+    set_patience(c, o->poll_usec);
     r = open_all(c, o);
     if (r < 0)
         mqc_close(c);

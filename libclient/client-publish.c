@@ -426,7 +426,7 @@ int mqc_confirm_wait(struct mqc *c, int64_t number, int timeout_ms)
         if (r == 0)
             r = client_flush(c, deadline);
         if (r == 0)
-            r = client_sleep(c, deadline);
+            r = client_sleep_for_confirm(c, deadline);
         client_ring(c);
         if (r == -ETIMEDOUT)
             return client_fail_plainly(r, "not confirmed in time");

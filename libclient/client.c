@@ -8,7 +8,9 @@
  * Before it sleeps on the reply queue it looks at its board row again for a short while, giving the
  * processor away between looks, because waking a process costs several times what a whole round
  * trip does. A look is a load from memory. It does so only while that has been paying: after some
- * waits in vain it sleeps at once, and tries again now and then. */
+ * waits in vain it sleeps at once, and tries again now and then. Who waits for a confirm looks for
+ * much longer, as it does pay: a sync of the disk is some wake-ups long, and a publisher that does
+ * not leave its processor leaves the broker and its helper thread together on another one. */
 #include "libclient/client.h"
 
 #include <errno.h>
@@ -176,7 +178,7 @@ bool client_is_crowded(struct mqc *c, uint64_t now)
 
 static bool worth_looking(struct mqc *c, struct patience *p)
 {
-    if (c->poll_ns == 0 || (c->crowded_until != 0 && client_is_crowded(c, client_monotonic())))
+    if (p->longest == 0 || (c->crowded_until != 0 && client_is_crowded(c, client_monotonic())))
         return false;
     if (p->credit > 0)
         return true;
@@ -230,20 +232,20 @@ static bool stirs(struct mqc *c)
 }
 
 /* True: the board says that something stands, or the outbox that there is space. */
-static bool look_again(struct mqc *c, uint64_t deadline)
+static bool look_again(struct mqc *c, struct patience *p, uint64_t deadline)
 {
     uint64_t now, until;
     bool paid = stirs(c);
 
-    if (paid || !worth_looking(c, &c->to_read))
+    if (paid || !worth_looking(c, p))
         return paid;
     now = client_monotonic();
-    until = deadline - now < c->poll_ns ? deadline : now + c->poll_ns;
+    until = deadline - now < p->longest ? deadline : now + p->longest;
     while (!paid && now < until && client_step_aside(c, &now))
         paid = stirs(c);
     if (paid)
         c->crowd_ns -= c->crowd_ns / CROWD_DECAY;
-    return looked(&c->to_read, paid);
+    return looked(p, paid);
 }
 
 /* Look until half of the queue is free. To sleep on a full one costs a wake-up for each place that
@@ -259,7 +261,7 @@ static void look_for_room(struct mqc *c, const struct queue *q, uint64_t deadlin
     if (!worth_looking(c, &c->to_send))
         return;
     now = client_monotonic();
-    until = deadline - now < c->poll_ns ? deadline : now + c->poll_ns;
+    until = deadline - now < c->to_send.longest ? deadline : now + c->to_send.longest;
     while (now < until && queue_standing(q) > (int)q->depth / 2 && client_step_aside(c, &now))
         ;
 }
@@ -287,18 +289,28 @@ static int sleep_on_queue(struct mqc *c, uint64_t deadline)
     return n == 0 && rest == SLEEP_SLICE ? check_session(c) : 0;
 }
 
-int client_sleep(struct mqc *c, uint64_t deadline)
+static int sleep_patiently(struct mqc *c, struct patience *p, uint64_t deadline)
 {
     if (deadline != CLIENT_FOREVER && client_monotonic() >= deadline)
         return -ETIMEDOUT;
     client_report(c);
     if (c->session.untold)
         client_nudge(c, BOARD_LISTENING);
-    if (look_again(c, deadline))
+    if (look_again(c, p, deadline))
         return 0;
     if (board_state(c) == BOARD_STOPPED && queue_standing(&c->reply) <= 0)
         return client_over(c);
     return sleep_on_queue(c, deadline);
+}
+
+int client_sleep(struct mqc *c, uint64_t deadline)
+{
+    return sleep_patiently(c, &c->to_read, deadline);
+}
+
+int client_sleep_for_confirm(struct mqc *c, uint64_t deadline)
+{
+    return sleep_patiently(c, &c->to_confirm, deadline);
 }
 
 int client_await_call(struct mqc *c, uint64_t deadline)
@@ -362,8 +374,9 @@ static int send_patiently(struct mqc *c, const struct queue *q,
                           const struct session_envelope *envelope, uint64_t deadline)
 {
     int slice;
-    int r = c->poll_ns == 0 ? -EAGAIN
-                            : queue_try_send(q, envelope->bytes, envelope->size, envelope->level);
+    int r = c->to_send.longest == 0
+                ? -EAGAIN
+                : queue_try_send(q, envelope->bytes, envelope->size, envelope->level);
 
     if (r == 0)
         c->sent_in_a_row++;

@@ -64,9 +64,10 @@ struct client_payload {
     struct client_map *map; /* where it lies; NULL: in the outbox, or in the own pool */
 };
 
-/* Has looking again before a sleep been paying? */
+/* Looking again before a sleep: has it been paying? */
 struct patience {
-    unsigned credit;  /* while it is above 0 */
+    uint64_t longest; /* it is done for so many nanoseconds at most; 0: never */
+    unsigned credit;  /* … while this is above 0 */
     unsigned skipped; /* waits since it stopped paying, */
     unsigned to_skip; /* and how many to pass over until it is tried again */
 };
@@ -88,12 +89,12 @@ struct mqc {
     bool settling; /* acknowledgements are being sent: the waits of that send no others */
 
     /* Looking again before sleeping. */
-    uint64_t poll_ns;        /* for so long; 0: never */
-    struct patience to_read; /* whether looking again has been paying, for what comes */
-    struct patience to_send; /* … and for room in a request queue */
-    uint64_t crowd_ns;       /* how long others have been wanting the processor */
-    uint64_t crowded_until;  /* no looking again until then; 0: never was */
-    uint32_t sent_in_a_row;  /* envelopes, since the request queue was found full */
+    struct patience to_read;    /* for what comes, */
+    struct patience to_confirm; /* for confirms, which the disk may hold up, */
+    struct patience to_send;    /* and for room in a request queue */
+    uint64_t crowd_ns;          /* how long others have been wanting the processor */
+    uint64_t crowded_until;     /* no looking again until then; 0: never was */
+    uint32_t sent_in_a_row;     /* envelopes, since the request queue was found full */
 
     /* The caller's descriptor, rule P10. -1: not asked for. */
     int epoll_fd;
@@ -150,6 +151,7 @@ bool client_is_crowded(struct mqc *c, uint64_t now);
 /* Wait until something stands in the reply queue, or may: 0. -ETIMEDOUT: the deadline has passed.
  * -ESHUTDOWN, -ECONNRESET. */
 int client_sleep(struct mqc *c, uint64_t deadline);
+int client_sleep_for_confirm(struct mqc *c, uint64_t deadline);
 
 /* Have the broker look at the rings, if the board's `asleep` is at least this (enum board_sleep).
  * Never waits: a full queue wakes it as well. */

@@ -94,8 +94,9 @@ struct mqc_options {
     size_t pool_size; /* bytes of the pool for payloads that do not fit a queue message, as far as
                          it grows by itself; 0: 16 MiB. A single larger message makes it larger, up
                          to what the broker's configuration allows */
-    int poll_usec;    /* look again for so long before sleeping, while that has been paying; 0: the
-                         default, 50; -1: never */
+    int poll_usec;    /* look again for so long before sleeping, while that has been paying, and 20
+                         times as long in mqc_confirm_wait(), whose answer may wait for the disk; 0:
+                         the default, 50; -1: never */
 };
 
 /* Connect: registers with the broker and waits for its answer. `*client` is for mqc_close(); on
