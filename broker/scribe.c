@@ -32,12 +32,15 @@
 enum {
 #ifdef JOURNAL_FAULTS /* small, so that tests reach what is larger */
     STAGE_SIZE = 4 << 10,
+    WINDOW_SIZE = 256,
     FILL_STEP = 48 << 10,
 #else
     STAGE_SIZE = 1 << 20,
+    WINDOW_SIZE = 64 << 10,
     FILL_STEP = 256 << 10,
 #endif
     READ_AT_ONCE = 4096, /* of a record whose size is not known yet */
+    GAP_MAX = 128,       /* bytes between two sources that are read with them */
     IDLE = 20000000,     /* nanoseconds without a job */
     SECOND = 1000000000,
 };
@@ -120,6 +123,13 @@ static int sync_file(const struct journal_files *files, int fd)
 
 /* ---- Writing ---- */
 
+/* What was read of a source, and of those behind it. */
+struct window {
+    int fd; /* -1: nothing */
+    uint64_t from;
+    uint64_t to;
+};
+
 /* What is put together: `used` bytes of the stage belong at `offset` of the file. */
 struct run {
     const struct scribe *scribe;
@@ -127,6 +137,7 @@ struct run {
     const struct scribe_file *file;
     uint64_t offset;
     size_t used;
+    struct window window;
 };
 
 static int flush(struct run *run)
@@ -187,6 +198,53 @@ static struct record void_record(uint32_t size)
     return (struct record){.kind = RECORD_VOID, .size = size};
 }
 
+/* Is it beside what the window is to show already, and small enough? Then that too. */
+static bool widen(struct window *w, const struct scribe_entry *entry)
+{
+    uint64_t from = entry->source_offset, to = from + entry->source_size;
+    bool above = from >= w->to && from - w->to <= GAP_MAX;
+    bool below = to <= w->from && w->from - to <= GAP_MAX;
+
+    if (above && to - w->from <= WINDOW_SIZE)
+        w->to = to;
+    else if (below && w->to - from <= WINDOW_SIZE)
+        w->from = from;
+    else
+        return false;
+    return true;
+}
+
+/* Payloads that were published one after the other mostly lie beside each other in their pool, in
+ * this order or in the opposite one: one read brings many. If that fails, each is read by itself,
+ * or it would be lost with another. */
+static bool see(struct run *run, const struct scribe_entry *entry)
+{
+    const struct scribe_entry *end = run->job->entries + run->job->n_entries, *next = entry + 1;
+    struct window *w = &run->window;
+    uint64_t from = entry->source_offset, to = from + entry->source_size;
+
+    if (w->fd == entry->source_fd && from >= w->from && to <= w->to)
+        return true;
+    *w = (struct window){.fd = -1, .from = from, .to = to};
+    while (next < end && next->source_size > 0 && next->source_fd == entry->source_fd &&
+           widen(w, next))
+        next++;
+    if (next == entry + 1 || read_all(run->scribe->files, entry->source_fd, run->scribe->window,
+                                      w->to - w->from, w->from) < 0)
+        return false;
+    w->fd = entry->source_fd;
+    return true;
+}
+
+static int read_source(struct run *run, const struct scribe_entry *entry, uint8_t *to)
+{
+    if (!see(run, entry))
+        return read_all(run->scribe->files, entry->source_fd, to, entry->source_size,
+                        entry->source_offset);
+    memcpy(to, run->scribe->window + (entry->source_offset - run->window.from), entry->source_size);
+    return 0;
+}
+
 /* One that fits the stage; its source is read into that. */
 static int put_staged(struct run *run, struct scribe_entry *entry)
 {
@@ -202,8 +260,7 @@ static int put_staged(struct run *run, struct scribe_entry *entry)
     if (entry->size > 0)
         memcpy(to + RECORD_HEAD_SIZE, run->job->bytes + entry->at, entry->size);
     if (entry->source_size > 0)
-        entry->result = read_all(run->scribe->files, entry->source_fd, source, entry->source_size,
-                                 entry->source_offset);
+        entry->result = read_source(run, entry, source);
     if (entry->result < 0)
         memset(to + RECORD_HEAD_SIZE, 0, entry->record.size);
     seal(run, to, entry->result < 0 ? &nothing : &entry->record, entry->offset);
@@ -344,7 +401,7 @@ static int rescue(struct run *run, struct scribe_job *job)
 static int write_file(struct scribe *s, struct scribe_job *job, const struct scribe_file *file,
                       uint32_t *entry)
 {
-    struct run run = {.scribe = s, .job = job, .file = file};
+    struct run run = {.scribe = s, .job = job, .file = file, .window.fd = -1};
     bool instead = file->begins && file->begin.instead != 0;
     int r = 0;
 
@@ -596,12 +653,13 @@ int scribe_init(struct scribe *s, const struct journal_files *files, int folder)
     s->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (s->event_fd < 0)
         return -errno;
-    s->stage = malloc(STAGE_SIZE);
+    s->stage = malloc(STAGE_SIZE + WINDOW_SIZE);
     if (s->stage == NULL) {
         close(s->event_fd);
         s->event_fd = -1;
         return -ENOMEM;
     }
+    s->window = s->stage + STAGE_SIZE;
     pthread_mutex_init(&s->mutex, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

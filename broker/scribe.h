@@ -107,7 +107,8 @@ struct scribe {
     int folder;
     int event_fd;
     atomic_bool rung; /* … since it was read last */
-    uint8_t *stage;
+    uint8_t *stage;   /* what is written is put together here, */
+    uint8_t *window;  /* and what is read for it seen through this */
     pthread_t thread;
     bool started;
     pthread_mutex_t mutex; /* of what follows */
