@@ -15,7 +15,6 @@ static struct fake_image now;
 static struct fake_log operations;
 static struct fake_troubles troubles;
 static uint64_t chance_state;
-static uint64_t n_syncs;
 
 uint8_t fake_pool[FAKE_POOL_SIZE];
 uint32_t fake_pool_size = FAKE_POOL_SIZE;
@@ -269,7 +268,6 @@ static int sync_file(int fd)
     bool failed;
 
     pthread_mutex_lock(&mutex);
-    n_syncs++;
     failed = one_in(troubles.sync_error);
     log_op(failed ? FAKE_SYNC_FAILED : FAKE_SYNC, index);
     pthread_mutex_unlock(&mutex);
@@ -325,7 +323,6 @@ void fake_disk_mount(const struct fake_image *image, const struct fake_troubles 
         fake_image_copy(&now, image);
     troubles = with != NULL ? *with : (struct fake_troubles){0};
     chance_state = seed;
-    n_syncs = 0;
 }
 
 void fake_disk_set_troubles(const struct fake_troubles *with)
@@ -352,11 +349,6 @@ void fake_disk_note(uint64_t a, uint64_t b, uint64_t c)
     op->note[1] = b;
     op->note[2] = c;
     pthread_mutex_unlock(&mutex);
-}
-
-uint64_t fake_disk_syncs(void)
-{
-    return n_syncs;
 }
 
 /* ---- Replay ---- */

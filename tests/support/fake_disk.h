@@ -84,7 +84,6 @@ void fake_disk_set_troubles(const struct fake_troubles *troubles);
 /* Take the log; the disk is empty then. */
 void fake_disk_unmount(struct fake_log *log);
 void fake_disk_note(uint64_t a, uint64_t b, uint64_t c);
-uint64_t fake_disk_syncs(void);
 
 /* ---- What a crash leaves ---- */
 
