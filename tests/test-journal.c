@@ -231,6 +231,30 @@ static int append_in_time(unsigned age, const struct journal_source *source, uin
     return r;
 }
 
+/* Where in the pool the last bytes of a thing lie: half of the time beside those of the last thing
+ * that had some there. */
+static uint32_t some_place(unsigned age, uint32_t size)
+{
+    uint32_t gap = below(201), from, to;
+
+    do
+        age--;
+    while (age > 0 && things[age].pool == 0);
+    from = things[age].pool_offset;
+    to = from + things[age].pool;
+    switch (below(4)) {
+    case 0:
+        if (size + gap <= FAKE_POOL_SIZE - to)
+            return to + gap;
+        break;
+    case 1:
+        if (size + gap <= from)
+            return from - gap - size;
+        break;
+    }
+    return below(FAKE_POOL_SIZE - size);
+}
+
 static void put_thing(void)
 {
     static const uint8_t kinds[] = {RECORD_PUT,  RECORD_PUT,   RECORD_PUT,
@@ -245,7 +269,7 @@ static void put_thing(void)
     *t = (struct thing){.size = some_size(), .kind = kinds[below(sizeof(kinds))], .owner = 100};
     if (below(3) == 0) {
         source.size = t->pool = 1 + below(t->size - 1);
-        source.offset = t->pool_offset = below(FAKE_POOL_SIZE - t->size);
+        source.offset = t->pool_offset = some_place(age, t->pool);
         t->lost = source.offset + source.size > fake_pool_size;
     }
     make_bytes(age);
@@ -824,18 +848,26 @@ static void begin_case(enum journal_sync sync)
     settle();
 }
 
-/* A message of `size` bytes, of which the last `pooled` lie at the begin of the pool. */
-static uint32_t put_message(uint32_t size, uint32_t pooled)
+/* A message of `size` bytes, and `pooled` more that are in the pool at `offset`. */
+static void put_pooled(uint32_t size, uint32_t offset, uint32_t pooled)
 {
-    struct journal_source source = {.fd = FAKE_POOL, .size = pooled};
+    struct journal_source source = {.fd = FAKE_POOL, .offset = offset, .size = pooled};
     struct thing *t = &things[++n_things];
 
-    *t = (struct thing){.size = size, .kind = RECORD_PUT, .owner = 100, .pool = pooled};
+    *t = (struct thing){.size = size + pooled,
+                        .kind = RECORD_PUT,
+                        .owner = 100,
+                        .pool = pooled,
+                        .pool_offset = offset,
+                        .lost = offset + pooled > fake_pool_size};
     make_bytes(n_things);
-    assert_int_equal(
-        append_thing(n_things, pooled > 0 ? &source : NULL, size - pooled, JOURNAL_NEW), 0);
+    assert_int_equal(append_thing(n_things, pooled > 0 ? &source : NULL, size, JOURNAL_NEW), 0);
     t->put = journal_appended(journal);
-    return location_of(t);
+}
+
+static void put_message(uint32_t size)
+{
+    put_pooled(size, 0, 0);
 }
 
 /* Read it, and say how many things there are; damages are counted. */
@@ -885,7 +917,7 @@ static void J1_damage_is_named_and_the_rest_is_served(void **state)
     (void)state;
     begin_case(JOURNAL_ALWAYS);
     for (unsigned i = 0; i < 300; i++) {
-        put_message(200 + i, 0);
+        put_message(200 + i);
         journal_commit(journal);
         settle();
     }
@@ -917,7 +949,7 @@ static void J1_damage_is_named_and_the_rest_is_served(void **state)
 static void leave_one_message(struct fake_image *left)
 {
     begin_case(JOURNAL_ALWAYS);
-    put_message(100, 0);
+    put_message(100);
     journal_commit(journal);
     settle();
     close_cleanly(left);
@@ -961,7 +993,7 @@ static void segment_that_is_missing_is_named(void **state)
     (void)state;
     begin_case(JOURNAL_ALWAYS);
     while (n_things < 60) {
-        put_message(3000, 0);
+        put_message(3000);
         journal_commit(journal);
         settle();
     }
@@ -1007,7 +1039,7 @@ static uint32_t forge(struct fake_image *killed)
     uint32_t offset;
 
     begin_case(JOURNAL_ALWAYS);
-    put_message(100, 0);
+    put_message(100);
     journal_commit(journal);
     settle();
     offset = journal_current(journal)->end + 1024;
@@ -1017,7 +1049,7 @@ static uint32_t forge(struct fake_image *killed)
     record_put_head(head, &forged, &header, offset, 0);
     record_put_crc(
         head, record_crc(record_crc_begin(head, &header), head + RECORD_HEAD_SIZE, forged.size));
-    put_message(4900, 4900); /* in pieces, its head last */
+    put_pooled(0, 0, 4900); /* in pieces, its head last */
     journal_commit(journal);
     fake_disk_note(NOTE_HERE, 0, 0);
     settle();
@@ -1042,7 +1074,7 @@ static unsigned things_after_forgery(enum journal_fault fault)
     assert_true(open_disk(JOURNAL_ALWAYS, false));
     assert_true(journal_current(journal)->end < offset);
     n_things = 1;
-    put_message(offset - journal_current(journal)->end - RECORD_HEAD_SIZE, 0);
+    put_message(offset - journal_current(journal)->end - RECORD_HEAD_SIZE);
     journal_commit(journal);
     scribe_work(&journal->scribe);
     fake_disk_note(NOTE_HERE, 0, 0);
@@ -1062,6 +1094,130 @@ static void J1_payload_cannot_pretend_to_be_a_record(void **state)
     (void)state;
     assert_int_equal(things_after_forgery(JOURNAL_FAULT_NONE), 2);
     assert_int_equal(things_after_forgery(JOURNAL_FAULT_NO_SEED), 3); /* so the forgery is one */
+}
+
+/* ---- Payloads that are read together ---- */
+
+enum { ROW = 12, ROW_STEP = 40, ROW_PAYLOAD = 30 };
+
+static void fill_pool(uint8_t with)
+{
+    for (uint32_t i = 0; i < FAKE_POOL_SIZE; i++)
+        fake_pool[i] = (uint8_t)(with + i * 7 + i / 256);
+}
+
+/* The message whose payload is number `i` of the row. */
+static void put_of_row(unsigned i)
+{
+    put_pooled(20, 1000 + i * ROW_STEP, ROW_PAYLOAD);
+}
+
+/* All that was put is there as it was, but for what is lost. */
+static void expect_all_but(unsigned lost)
+{
+    struct fake_image left;
+
+    close_cleanly(&left);
+    assert_int_equal(read_image(&left), n_things - lost);
+    for (unsigned age = 1; age <= n_things; age++)
+        assert_true(found[age].here != things[age].lost);
+    assert_string_equal(wrong, "");
+    fake_image_deinit(&left);
+}
+
+static void payloads_beside_each_other_are_read_together_in_either_order(void **state)
+{
+    (void)state;
+    for (int down = 0; down < 2; down++) {
+        uint64_t before;
+
+        begin_case(JOURNAL_ALWAYS);
+        fill_pool(1);
+        before = fake_pool_reads;
+        for (unsigned i = 0; i < ROW; i++)
+            put_of_row(down ? ROW - 1 - i : i);
+        journal_commit(journal);
+        settle();
+        assert_true(fake_pool_reads - before <= ROW / 4);
+        expect_all_but(0);
+    }
+}
+
+static void payload_that_has_gone_is_lost_alone(void **state)
+{
+    static const unsigned orders[][4] = {{0, 1, 2, 3}, {3, 2, 1, 0}, {0, 3, 2, 1}, {1, 3, 0, 2}};
+
+    (void)state;
+    for (size_t k = 0; k < sizeof(orders) / sizeof(*orders); k++) {
+        begin_case(JOURNAL_ALWAYS);
+        fill_pool(1);
+        fake_pool_size = 1000 + 3 * ROW_STEP + ROW_PAYLOAD / 2;
+        n_lost = 0;
+        for (unsigned i = 0; i < 4; i++)
+            put_of_row(orders[k][i]);
+        journal_commit(journal);
+        settle();
+        assert_int_equal(n_lost, 1);
+        expect_all_but(1);
+    }
+}
+
+/* Who publishes may say what he likes. */
+static void payloads_that_overlap_arrive_whole(void **state)
+{
+    (void)state;
+    begin_case(JOURNAL_ALWAYS);
+    fill_pool(1);
+    put_pooled(20, 1000, 30);
+    put_pooled(20, 1040, 30);
+    put_pooled(20, 990, 30);
+    put_pooled(20, 1000, 30);
+    put_pooled(20, 1040, 30);
+    put_pooled(20, 1050, 30);
+    put_pooled(20, 980, 100);
+    journal_commit(journal);
+    settle();
+    expect_all_but(0);
+}
+
+/* A message is moved within the journal, and its place there is between those of two payloads in
+ * their pool. */
+static void payload_comes_from_its_own_file(void **state)
+{
+    struct journal_source source = {.fd = -1, .offset = 20, .size = 80};
+    uint32_t place;
+
+    (void)state;
+    begin_case(JOURNAL_ALWAYS);
+    fill_pool(1);
+    put_message(100);
+    journal_commit(journal);
+    settle();
+    source.location = location_of(&things[1]);
+    place = record_offset(source.location) + RECORD_HEAD_SIZE + 20;
+    put_pooled(20, place - 30, 30);
+    put_pooled(20, place + 80, 30);
+    make_bytes(1);
+    assert_int_equal(append_thing(1, &source, 20, JOURNAL_RESERVED), 0);
+    journal_drop(journal, source.location);
+    journal_commit(journal);
+    settle();
+    expect_all_but(0);
+}
+
+/* A place that came back is filled anew. */
+static void payload_is_what_lies_there_when_its_message_is_committed(void **state)
+{
+    (void)state;
+    begin_case(JOURNAL_ALWAYS);
+    for (uint8_t round = 1; round <= 3; round++) {
+        fill_pool(round);
+        for (unsigned i = 0; i < 4; i++)
+            put_of_row(i);
+        journal_commit(journal);
+        settle();
+    }
+    expect_all_but(0);
 }
 
 static void full_journal_refuses_what_is_new_and_takes_ends(void **state)
@@ -1091,7 +1247,7 @@ static void full_journal_refuses_what_is_new_and_takes_ends(void **state)
         journal_commit(journal);
         settle();
     }
-    put_message(2000, 0);
+    put_message(2000);
     assert_int_equal(journal_trouble(journal, &sentence), 0);
     assert_null(sentence);
     journal = journal_close(journal);
@@ -1176,7 +1332,7 @@ static void real_journal_keeps_what_was_confirmed(void **state)
         assert_int_equal(highest, n_things);
         assert_int_equal(n_damages, 0);
         for (unsigned i = 0; i < 50; i++) {
-            put_message(300, 0);
+            put_message(300);
             if (i % 5 == 0)
                 wait_until_done(journal_appended(journal));
         }
@@ -1201,6 +1357,7 @@ static void J1_J3_whatever_a_crash_leaves_is_a_prefix_with_all_that_was_promised
 {
     (void)state;
     journal_fault = JOURNAL_FAULT_NONE;
+    n_lost = 0; /* in the cases above */
     for (unsigned long i = 0; i < n_runs && wrong[0] == '\0'; i++) {
         run(first_seed + i, 4, 600, 25);
         if (wrong[0] != '\0')
@@ -1248,6 +1405,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(header_that_is_damaged_is_read_from_its_copy),
         cmocka_unit_test(segment_that_is_missing_is_named),
         cmocka_unit_test(J1_payload_cannot_pretend_to_be_a_record),
+        cmocka_unit_test(payloads_beside_each_other_are_read_together_in_either_order),
+        cmocka_unit_test(payload_that_has_gone_is_lost_alone),
+        cmocka_unit_test(payloads_that_overlap_arrive_whole),
+        cmocka_unit_test(payload_comes_from_its_own_file),
+        cmocka_unit_test(payload_is_what_lies_there_when_its_message_is_committed),
         cmocka_unit_test(full_journal_refuses_what_is_new_and_takes_ends),
         cmocka_unit_test(settings_that_cannot_be_are_refused_with_a_sentence),
         cmocka_unit_test(real_journal_keeps_what_was_confirmed),

@@ -18,6 +18,7 @@ static uint64_t chance_state;
 
 uint8_t fake_pool[FAKE_POOL_SIZE];
 uint32_t fake_pool_size = FAKE_POOL_SIZE;
+uint64_t fake_pool_reads;
 
 static void *must(void *memory)
 {
@@ -181,6 +182,7 @@ static ssize_t read_pool(void *to, size_t size, off_t offset)
 {
     size_t left = (uint64_t)offset < fake_pool_size ? fake_pool_size - (size_t)offset : 0;
 
+    fake_pool_reads++;
     if (size > left)
         size = left;
     memcpy(to, fake_pool + offset, size);

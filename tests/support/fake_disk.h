@@ -75,7 +75,8 @@ struct fake_troubles {
 
 extern const struct journal_files fake_files;
 extern uint8_t fake_pool[FAKE_POOL_SIZE];
-extern uint32_t fake_pool_size; /* what is behind it was cut off */
+extern uint32_t fake_pool_size;  /* what is behind it was cut off */
+extern uint64_t fake_pool_reads; /* so far */
 
 /* The one disk there is: it begins with a copy of the image (NULL: nothing) and an empty log. */
 void fake_disk_mount(const struct fake_image *image, const struct fake_troubles *troubles,
