@@ -22,12 +22,16 @@ enum key {
     KEY_DIRECTORY,
 };
 
+enum {
+    KEYS_SIZE = 512, /* of all works, or of all systems, in a sentence */
+};
+
 static const struct options_entry entries[] = {
     {'d', "duration", "DURATION", "length of a run; 1s if not said"},
     {'n', "count", "N", "messages of a run; if this and a duration are given, what comes first"},
     {'r', "repeat", "N", "runs of each; 3 if not said"},
-    {KEY_WORK, "work", "KEY", "only this work"},
-    {KEY_SYSTEM, "system", "KEY", "only systems whose key begins so"},
+    {KEY_WORK, "work", "KEY", "only this work; what is none lists them"},
+    {KEY_SYSTEM, "system", "KEY", "only systems whose key begins so; what is none lists them"},
     {KEY_BROKER, "broker", "FILE", "the mqbroker to start"},
     {KEY_DIRECTORY, "directory", "DIR", "where durable messages go; /var/tmp if not said"},
     {KEY_JSON, "json", "FILE", "write all figures there; peers.json if not said"},
@@ -48,6 +52,40 @@ struct asked {
     const char *system;
 };
 
+/* Add a word to a list of them, as far as there is room. */
+static void list_word(char *list, size_t room, const char *word)
+{
+    size_t used = strlen(list);
+
+    snprintf(list + used, room - used, "%s%s", used > 0 ? ", " : "", word);
+}
+
+static const char *need_work(const struct options *options)
+{
+    char keys[KEYS_SIZE] = "";
+
+    for (size_t i = 0; i < n_works; i++) {
+        if (strcmp(works[i].key, options->value) == 0) {
+            return options->value;
+        }
+        list_word(keys, sizeof keys, works[i].key);
+    }
+    options_usage(options, "there is no work '%s', but %s", options->value, keys);
+}
+
+static const char *need_system(const struct options *options)
+{
+    char keys[KEYS_SIZE] = "";
+
+    for (size_t i = 0; i < n_systems; i++) {
+        if (strncmp(systems[i].key, options->value, strlen(options->value)) == 0) {
+            return options->value;
+        }
+        list_word(keys, sizeof keys, systems[i].key);
+    }
+    options_usage(options, "no system begins with '%s', but there are %s", options->value, keys);
+}
+
 static void take_option(const struct options *options, int key, struct asked *asked)
 {
     switch (key) {
@@ -61,10 +99,10 @@ static void take_option(const struct options *options, int key, struct asked *as
         asked->bench.repeat = (unsigned)options_number(options, 1, BENCH_REPEAT_MAX);
         break;
     case KEY_WORK:
-        asked->work = options->value;
+        asked->work = need_work(options);
         break;
     case KEY_SYSTEM:
-        asked->system = options->value;
+        asked->system = need_system(options);
         break;
     case KEY_BROKER:
         asked->bench.broker = options->value;
@@ -121,6 +159,7 @@ int main(int argc, char **argv)
     for (int key; (key = options_next(&options)) != -1;) {
         take_option(&options, key, &asked);
     }
+    options_no_rest(&options);
 
     int r = measure(&asked);
     if (r < 0) {
