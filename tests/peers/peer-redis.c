@@ -185,18 +185,18 @@ static int pubsub_receive(struct carrier_end *end, struct carrier_message *messa
     static const char between[] = "$7\r\nmessage\r\n$1\r\n0\r\n";
     struct pubsub_end *state = end->state;
     struct sock *sock = &state->receiving;
+    const unsigned char *bytes;
     uint64_t number;
-    uint64_t size;
+    size_t size;
 
     if (redis_need_number(sock, '*', &number) < 0 || sock_need(sock, sizeof between - 1) < 0) {
         return -1;
     }
     sock_skip(sock, sizeof between - 1);
-    if (redis_need_number(sock, '$', &size) < 0 || sock_need(sock, size + 2) < 0) {
+    if (redis_need_bytes(sock, &bytes, &size) < 0) {
         return -1;
     }
-    *message = (struct carrier_message){.bytes = sock_in(sock), .size = size};
-    sock_skip(sock, size + 2);
+    *message = (struct carrier_message){.bytes = bytes, .size = size};
     window_take(state->pubsub->window, end->receiver, message->bytes, size);
     return 0;
 }

@@ -2,9 +2,13 @@
 #include "tests/peers/redis.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <string.h>
 
-enum { N_ALWAYS = 9 }; /* arguments */
+enum {
+    N_ALWAYS = 9,    /* arguments */
+    DIGITS_MAX = 18, /* of a number */
+};
 
 static const char socket_file[] = "redis.sock";
 
@@ -54,6 +58,22 @@ int redis_put(struct sock *sock, const char *head, const void *payload, size_t s
                : sock_put(sock, "\r\n", 2);
 }
 
+/* `$-1`, which stands for nothing, is none. */
+static bool parse_number(const unsigned char *line, int size, char marker, uint64_t *number)
+{
+    if (size < 2 || size > 1 + DIGITS_MAX || line[0] != (unsigned char)marker) {
+        return false;
+    }
+    *number = 0;
+    for (int i = 1; i < size; i++) {
+        if (line[i] < '0' || line[i] > '9') {
+            return false;
+        }
+        *number = *number * 10 + (uint64_t)(line[i] - '0');
+    }
+    return true;
+}
+
 int redis_need_number(struct sock *sock, char marker, uint64_t *number)
 {
     int size = sock_need_line(sock);
@@ -61,14 +81,23 @@ int redis_need_number(struct sock *sock, char marker, uint64_t *number)
     if (size < 0) {
         return -1;
     }
-    if (sock_in(sock)[0] != (unsigned char)marker) {
+    if (!parse_number(sock_in(sock), size, marker, number)) {
         return bench_fail("redis: %.*s", size, (const char *)sock_in(sock));
     }
-    *number = 0;
-    for (int i = 1; i < size; i++) {
-        *number = *number * 10 + (uint64_t)(sock_in(sock)[i] - '0');
-    }
     sock_skip(sock, (size_t)size + 2);
+    return 0;
+}
+
+int redis_need_bytes(struct sock *sock, const unsigned char **bytes, size_t *size)
+{
+    uint64_t number;
+
+    if (redis_need_number(sock, '$', &number) < 0 || sock_need(sock, number + 2) < 0) {
+        return -1;
+    }
+    *bytes = sock_in(sock);
+    *size = number;
+    sock_skip(sock, number + 2);
     return 0;
 }
 

@@ -32,6 +32,10 @@ int redis_put(struct sock *sock, const char *head, const void *payload, size_t s
  * instead in bench_error(). */
 int redis_need_number(struct sock *sock, char marker, uint64_t *number);
 
+/* Wait for a string of bytes, after a line with their number, and take it: they stay readable as
+ * those of sock_skip() do. Returns 0, or -1 as above. */
+int redis_need_bytes(struct sock *sock, const unsigned char **bytes, size_t *size);
+
 /* Of struct carrier_kind. */
 size_t redis_payload_max(const struct carrier_end *end);
 
