@@ -7,7 +7,8 @@
 extern const struct carrier_kind peer_mosquitto_0; /* QoS 0 */
 extern const struct carrier_kind peer_mosquitto_1; /* QoS 1 */
 extern const struct carrier_kind peer_redis;
-extern const struct carrier_kind peer_redis_durable; /* its append-only file, synced */
+extern const struct carrier_kind peer_redis_list;   /* durable: its append-only file, synced; */
+extern const struct carrier_kind peer_redis_stream; /* … likewise */
 extern const struct carrier_kind peer_nats;
 extern const struct carrier_kind peer_zeromq;
 extern const struct carrier_kind peer_iceoryx;

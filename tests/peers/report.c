@@ -36,7 +36,8 @@ static const char settings[] =
     "writes of up to 128 KiB; QoS 1 with up to 256 unconfirmed.\n"
     "* Durable: so many messages are sent, then all of their confirms are waited for, and so on; "
     "mqbroker with `sync = \"always\"`, to a durable group; Redis with `appendonly yes` and "
-    "`appendfsync always`, RPUSH to a list; the file is written in records as large as mqbroker's, "
+    "`appendfsync always`, its file not rewritten meanwhile, RPUSH to a list or XADD to a stream, "
+    "which its consumer groups stand on; the file is written in records as large as mqbroker's, "
     "in place, and synced when as many have gathered.\n"
     "* NATS, ZeroMQ, Redis and Mosquitto lose messages, or grow without bound, where a subscriber "
     "is slower than its publishers. So at most 4 MiB (at least 16 messages of each publisher) are "
@@ -241,8 +242,8 @@ void report_print(const struct done *all, size_t n, const struct bench_options *
 {
     struct table streams = {.title = "Messages a second, one publisher to one subscriber:"};
     struct table fans = {.title = "Fan-out in deliveries a second, fan-in in messages a second:"};
-    struct table durable = {.title = "Durable messages of 64 B that are confirmed, a second, and "
-                                     "the median from publish to confirm:"};
+    struct table durable = {.title = "Durable messages that are confirmed, a second, and the "
+                                     "median from publish to confirm:"};
     struct table cpu = {
         .title = "Processor time of all processes, seconds for a million messages published:"};
     struct table memory = {

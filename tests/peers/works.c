@@ -40,8 +40,12 @@ const struct bench_way systems[] = {
      .batch = BENCH_YES},
     {.key = "mqbroker_durable", .name = "mqbroker, durable", .durable = true},
     {.key = "redis_durable",
-     .name = "Redis, RPUSH, appendfsync always",
-     .carrier = &peer_redis_durable,
+     .name = "Redis, RPUSH to a list, appendfsync always",
+     .carrier = &peer_redis_list,
+     .durable = true},
+    {.key = "redis_stream_durable",
+     .name = "Redis, XADD to a stream, appendfsync always",
+     .carrier = &peer_redis_stream,
      .durable = true},
     {.key = "disk", .name = "a file, synced as often", .carrier = &carrier_file, .durable = true},
 };
@@ -61,8 +65,10 @@ const struct work works[] = {
     {"fanin-64", "8→1, 64 B", &bench_fanin, 64, 8, 1, true, 0},
     {"latency", "round trip 64 B, p50 / p99, µs", &bench_latency, 64, 0, 0, false, 0},
     {"backlog", "memory", &backlog_mode, 1024, 1, 1, false, 0},
-    {"durable-1", "1 unconfirmed", &bench_durable, 64, 1, 0, false, 1},
-    {"durable-128", "128 unconfirmed", &bench_durable, 64, 1, 0, false, 128},
+    {"durable-1", "64 B, 1 unconfirmed", &bench_durable, 64, 1, 0, false, 1},
+    {"durable-128", "64 B, 128 unconfirmed", &bench_durable, 64, 1, 0, false, 128},
+    {"durable-1-1k", "1 KiB, 1 unconfirmed", &bench_durable, 1024, 1, 0, false, 1},
+    {"durable-128-1k", "1 KiB, 128 unconfirmed", &bench_durable, 1024, 1, 0, false, 128},
 };
 
 const size_t n_works = sizeof works / sizeof *works;
