@@ -102,7 +102,7 @@ bool world_init(void)
         return false;
     for (uint32_t i = 0; i < SCRIPT_CLIENTS; i++) {
         there = task_init(&world.users[i].task) && there;
-        world.users[i].number = i;
+        world.users[i].handle.number = i;
     }
     for (uint32_t i = 0; i < MODEL_SESSIONS; i++) {
         world.estates[i].outbox = pages(OUTBOX_SIZE);
@@ -198,8 +198,8 @@ static uint32_t run_client(struct user *u, uint32_t points)
         return user_begin(u);
     ran = task_run(&u->task, points, world.now);
     if (u->task.state == TASK_NONE) {
-        world_tell("client %u: has come to its end", u->number + 1);
-        world.estates[u->session].death_seen = world.now;
+        world_tell("client %u: has come to its end", u->handle.number + 1);
+        world.estates[u->handle.session].death_seen = world.now;
         user_kill(u);
     }
     return ran;
@@ -209,9 +209,9 @@ static void kill_client(struct user *u, uint32_t seen_after_ms)
 {
     if (!u->open)
         return;
-    world_tell("client %u: is killed", u->number + 1);
+    world_tell("client %u: is killed", u->handle.number + 1);
     world.n_client_deaths++;
-    world.estates[u->session].death_seen = world.now + seen_after_ms * WORLD_MS;
+    world.estates[u->handle.session].death_seen = world.now + seen_after_ms * WORLD_MS;
     user_kill(u);
 }
 
@@ -338,17 +338,17 @@ static uint32_t kept_of(uint32_t session)
 /* Windows and pools: all that was lent has come back. */
 static void check_user(struct user *u)
 {
-    const struct row *row = world_row(u->session);
-    uint32_t kept = kept_of(u->session);
+    const struct row *row = world_row(u->handle.session);
+    uint32_t kept = kept_of(u->handle.session);
 
     if (!u->open || row == NULL || row->state != ROW_LIVE)
         return;
-    if (user_places_out(u) != kept)
-        world_wrong("client %u: %u places of its pool have not come back", u->number + 1,
-                    user_places_out(u) - kept);
-    if (board_get(&board_row(world.board, u->core.id)->grant) !=
+    if (handle_places_out(&u->handle) != kept)
+        world_wrong("client %u: %u places of its pool have not come back", u->handle.number + 1,
+                    handle_places_out(&u->handle) - kept);
+    if (board_get(&board_row(world.board, u->handle.core.id)->grant) !=
         row->received + world.board->window)
-        world_wrong("client %u has not all of its window back", u->number + 1);
+        world_wrong("client %u has not all of its window back", u->handle.number + 1);
 }
 
 static void check_books(uint32_t n_filters)
