@@ -84,6 +84,14 @@ static void collect(struct life *l)
 
 /* ---- Steps ---- */
 
+/* One whose END was refused at the start: nothing else empties its segment. */
+static void end_late(struct model *m, uint64_t age)
+{
+    struct model_thing *t = &m->things[age];
+
+    t->unsure = model_end(m, &age, 1) < 0;
+}
+
 /* Empty the segment that wants to be. */
 static void move_things(struct life *l)
 {
@@ -97,9 +105,14 @@ static void move_things(struct life *l)
         struct model_thing *t = &m->things[age];
         uint32_t location = model_location(t);
 
-        if (t->end != 0 || t->moving || t->lost || t->gone || t->unsure || location == 0 ||
-            record_slot(location) != slot ||
-            t->places[t->n_places - 1].number > journal_written(m->journal))
+        if (t->end != 0 || t->moving || t->lost || t->gone || location == 0 ||
+            record_slot(location) != slot)
+            continue;
+        if (t->unsure) {
+            end_late(m, age);
+            continue;
+        }
+        if (t->places[t->n_places - 1].number > journal_written(m->journal))
             continue;
         if (journal_read(m->journal, location, age) < 0)
             break;
