@@ -121,7 +121,8 @@ static void move_things(struct life *l)
     }
 }
 
-/* A segment is said to be coming: without anything new or ended, it does. Else -EAGAIN. */
+/* A segment is said to be coming: without anything new or ended, it does, if the disk does not
+ * refuse meanwhile; then it may be needed in the place of a spoiled one. Else -EAGAIN. */
 static int append_in_time(struct life *l, unsigned age, const struct journal_source *source,
                           uint32_t size, enum journal_claim claim)
 {
@@ -135,7 +136,7 @@ static int append_in_time(struct life *l, unsigned age, const struct journal_sou
         move_things(l);
         model_make_bytes(m, age);
         r = model_append(m, age, source, size, claim);
-        if (r == -ENOSPC && m->journal->making_result == 0)
+        if (r == -ENOSPC && m->journal->making_result == 0 && m->journal->spoiled.n == 0)
             model_wrong(m, "age %u waited for room that did not come", age);
     }
     return r;
@@ -359,6 +360,7 @@ void life_live(struct life *l, const struct life_begin *begin, enum journal_sync
     struct model *m = &l->model;
     struct fake_image copy = {0};
 
+    model_begin_life(m);
     fake_disk_mount(begin->image, NULL, chance_draw(&l->chance));
     if (begin->image != NULL)
         fake_image_copy(&copy, begin->image);

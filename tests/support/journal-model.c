@@ -149,6 +149,34 @@ int model_end(struct model *m, const uint64_t *ages, uint32_t n)
     return 0;
 }
 
+static void relocate_place(struct model *m, unsigned age, struct model_place *p, uint32_t to)
+{
+    if (m->n_relocations == MODEL_RELOCATIONS) {
+        model_wrong(m, "more places were relocated than can be remembered");
+        return;
+    }
+    m->relocations[m->n_relocations++] = (struct model_relocation){age, p->number, p->location};
+    p->location = to;
+}
+
+void model_begin_life(struct model *m)
+{
+    m->n_relocations = 0;
+}
+
+void model_undo_relocations(struct model *m, uint32_t n)
+{
+    while (m->n_relocations > n) {
+        const struct model_relocation *back = &m->relocations[--m->n_relocations];
+        struct model_thing *t = &m->things[back->age];
+
+        for (unsigned i = 0; i < t->n_places; i++) {
+            if (t->places[i].number == back->number)
+                t->places[i].location = back->location;
+        }
+    }
+}
+
 static void relocate(struct model *m, const struct journal_event *event)
 {
     m->n_relocated++;
@@ -160,9 +188,10 @@ static void relocate(struct model *m, const struct journal_event *event)
 
             if (record_slot(p->location) == record_slot(event->location) &&
                 p->location >= event->location)
-                p->location = p->location - event->location + event->to;
+                relocate_place(m, age, p, p->location - event->location + event->to);
         }
     }
+    fake_disk_note(MODEL_RELOCATED, m->n_relocations, 0);
 }
 
 void model_take_event(void *context, const struct journal_event *event)

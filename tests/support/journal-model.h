@@ -12,8 +12,9 @@
 enum {
     MODEL_SEGMENT = 64 << 10,
     MODEL_SEGMENTS = 7,
-    MODEL_THINGS = 4096, /* at most */
-    MODEL_PLACES = 12,   /* records of a thing that are remembered */
+    MODEL_THINGS = 4096,       /* at most */
+    MODEL_PLACES = 12,         /* records of a thing that are remembered */
+    MODEL_RELOCATIONS = 65536, /* places that were relocated in a life, at most */
     MODEL_SIZE_MAX = 5000,
 };
 
@@ -21,12 +22,20 @@ enum {
 enum model_note {
     MODEL_APPENDED = 1, /* number of the last append */
     MODEL_PROMISED,     /* that of the last one which a kill, and a power loss, must not take */
+    MODEL_RELOCATED,    /* how many places were relocated in this life */
 };
 
 struct model_place {
     uint64_t number; /* of the append */
     uint32_t location;
     uint64_t owner;
+};
+
+/* A place that was relocated. */
+struct model_relocation {
+    unsigned age;
+    uint64_t number;
+    uint32_t location; /* that it had before */
 };
 
 /* A durable thing; its age is its index. */
@@ -63,6 +72,8 @@ struct model {
     uint8_t bytes[MODEL_SIZE_MAX + 8]; /* of the thing that is appended next */
     char wrong[1024];                  /* what was found to be wrong; empty: nothing */
     uint64_t n_relocated, n_lost;      /* events */
+    struct model_relocation relocations[MODEL_RELOCATIONS]; /* of this life */
+    uint32_t n_relocations;
 
     /* What the last reading found, and in which image. */
     struct fake_image *image;
@@ -107,6 +118,12 @@ int model_end(struct model *m, const uint64_t *ages, uint32_t n);
 
 /* Take an event that nobody asked for: of journal_collect(), with the model as its context. */
 void model_take_event(void *context, const struct journal_event *event);
+
+/* A life begins: what was relocated stays so. */
+void model_begin_life(struct model *m);
+
+/* It ended when so many places had been relocated; the others were not yet. */
+void model_undo_relocations(struct model *m, uint32_t n);
 
 /* ---- What is found ---- */
 

@@ -17,6 +17,7 @@ static uint64_t n_images;
 
 struct moment { /* of a log */
     uint64_t appended, done, synced;
+    uint32_t relocated;
 };
 
 static bool is_wrong(void)
@@ -61,11 +62,17 @@ static void check_crashes(const struct fake_replay *replay, const struct moment 
 
 static void take_note(struct moment *m, const struct fake_op *op)
 {
-    if (op->note[0] == MODEL_APPENDED) {
+    switch (op->note[0]) {
+    case MODEL_APPENDED:
         m->appended = op->note[1];
-    } else {
+        break;
+    case MODEL_PROMISED:
         m->done = op->note[1];
         m->synced = op->note[2];
+        break;
+    case MODEL_RELOCATED:
+        m->relocated = (uint32_t)op->note[1];
+        break;
     }
 }
 
@@ -96,9 +103,12 @@ static void look_at_life(const struct fake_log *log, const struct life_begin *be
 
 /* ---- From life to life ---- */
 
-/* What was appended after the end of that life was never. */
-static void forget_beyond(struct model *m, uint64_t appended)
+/* What was appended, or relocated, after the end of that life was never. */
+static void forget_beyond(struct model *m, const struct moment *then)
 {
+    uint64_t appended = then->appended;
+
+    model_undo_relocations(m, then->relocated);
     for (unsigned age = 1; age <= m->n_things; age++) {
         struct model_thing *t = &m->things[age];
 
@@ -147,7 +157,7 @@ static void live_once(struct life_begin *begin, struct fake_image *image, unsign
         fake_image_deinit(image);
         *image = next;
         *begin = (struct life_begin){image, kill, then.done};
-        forget_beyond(&life.model, then.appended);
+        forget_beyond(&life.model, &then);
     }
     fake_log_deinit(&log);
 }
